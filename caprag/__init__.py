@@ -1,0 +1,95 @@
+"""Reads the captions burnt into TV pictures and snaps each to the sentence that was meant.
+
+The public names load on first use, so that importing caprag costs next to nothing::
+
+    import caprag
+
+    index = caprag.Index.build(caprag.read_corpus("scripts/*.srt"), caprag.load_embedder())
+    caption = caprag.Pipeline(index, recognizer=caprag.load_recognizer("rapidocr")).read("frame.png")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from caprag.corpus import read_corpus as read_corpus
+    from caprag.errors import CapragError as CapragError
+    from caprag.errors import CorpusError as CorpusError
+    from caprag.errors import FrameError as FrameError
+    from caprag.errors import IndexFolderError as IndexFolderError
+    from caprag.errors import MissingDependencyError as MissingDependencyError
+    from caprag.errors import ModelError as ModelError
+    from caprag.evaluation import ErrorCounts as ErrorCounts
+    from caprag.evaluation import cer as cer
+    from caprag.evaluation import count_errors as count_errors
+    from caprag.evaluation import mean_edits as mean_edits
+    from caprag.pipeline import Pipeline as Pipeline
+    from caprag.recognition import RapidOCRRecognizer as RapidOCRRecognizer
+    from caprag.recognition import VLMRecognizer as VLMRecognizer
+    from caprag.recognition import load_recognizer as load_recognizer
+    from caprag.recognition import open_frame as open_frame
+    from caprag.reranking import Reranker as Reranker
+    from caprag.retrieval import Index as Index
+    from caprag.retrieval import load_embedder as load_embedder
+    from caprag.text import convert as convert
+    from caprag.text import match_form as match_form
+    from caprag.text import normalize as normalize
+    from caprag.types import Caption as Caption
+    from caprag.types import Embedder as Embedder
+    from caprag.types import Hit as Hit
+    from caprag.types import Hypothesis as Hypothesis
+    from caprag.types import Recognizer as Recognizer
+    from caprag.types import Report as Report
+    from caprag.types import Segment as Segment
+    from caprag.types import Sentence as Sentence
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "Caption": "types",
+    "CapragError": "errors",
+    "CorpusError": "errors",
+    "Embedder": "types",
+    "ErrorCounts": "evaluation",
+    "FrameError": "errors",
+    "Hit": "types",
+    "Hypothesis": "types",
+    "Index": "retrieval",
+    "IndexFolderError": "errors",
+    "MissingDependencyError": "errors",
+    "ModelError": "errors",
+    "Pipeline": "pipeline",
+    "RapidOCRRecognizer": "recognition",
+    "Recognizer": "types",
+    "Report": "types",
+    "Reranker": "reranking",
+    "Segment": "types",
+    "Sentence": "types",
+    "VLMRecognizer": "recognition",
+    "cer": "evaluation",
+    "convert": "text",
+    "count_errors": "evaluation",
+    "load_embedder": "retrieval",
+    "load_recognizer": "recognition",
+    "match_form": "text",
+    "mean_edits": "evaluation",
+    "normalize": "text",
+    "open_frame": "recognition",
+    "read_corpus": "corpus",
+}
+
+__all__ = sorted([*_NAMES, "__version__"])
+
+
+def __getattr__(name: str) -> object:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"caprag.{_NAMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

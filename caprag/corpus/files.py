@@ -1,0 +1,118 @@
+"""Which files a corpus is made of, and how their bytes become lines of text.
+
+Knows nothing of what is in the lines.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable, Iterator
+from os import PathLike, fspath
+from pathlib import Path
+
+from caprag.errors import CorpusError
+
+SUFFIXES = (".txt", ".srt", ".vtt", ".ass", ".ssa", ".csv", ".tsv", ".jsonl", ".parquet")
+"""The kinds of file that `caprag.read_corpus` reads, by suffix."""
+
+_DIGITS = re.compile(r"(\d+)")
+_WIDE_BOMS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+
+
+def list_files(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[Path]:
+    """Find the corpus files that paths, folders and patterns stand for.
+
+    Parameters
+    ----------
+    paths
+        One or several of: a file; a folder, searched through for known suffixes; a glob pattern (``**`` included).
+
+    Returns
+    -------
+    list of Path
+        In the order given; within a folder or pattern in natural order (``2.srt`` before ``10.srt``).
+
+    Raises
+    ------
+    CorpusError
+        Where a path does not exist or stands for no file.
+    """
+    files: list[Path] = []
+    for path in [paths] if isinstance(paths, (str, PathLike)) else paths:
+        given = Path(path)
+        if given.is_file():
+            found = [given]
+        elif given.is_dir():
+            found = [p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+        else:
+            found = [p for p in map(Path, glob.glob(fspath(path), recursive=True)) if p.is_file()]  # noqa: PTH207
+        if not found:
+            what = "holds no file of a known kind" if given.is_dir() else "does not exist"
+            raise CorpusError(f"{given}: {what}; a corpus is made of {' '.join(SUFFIXES)}")
+        files += sorted(found, key=_natural)
+    return files
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    # Numbers and words never meet in a comparison: each part carries its kind.
+    parts = _DIGITS.split(str(path))
+    return [(0, int(p)) if p.isdecimal() else (1, p) for p in parts if p]
+
+
+def decode_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str | CorpusError]]:
+    """Read a file as numbered lines.
+
+    Parameters
+    ----------
+    path
+        The file.
+    encoding
+        Name of its encoding; ``None`` means UTF-8, or UTF-16 where the file says so by its byte order mark.
+
+    Yields
+    ------
+    tuple of int and (str or CorpusError)
+        1-based number of the line, and the line without its break, or the error where its bytes do not decode.
+
+    Raises
+    ------
+    CorpusError
+        Where the file can't be opened or the encoding is unknown.
+    """
+    try:
+        "".encode(encoding or "utf-8")
+    except LookupError:
+        raise CorpusError(f"encoding {encoding!r} is unknown; try utf-8, big5 or gb18030") from None
+    try:
+        with path.open("rb") as stream:
+            wide = _WIDE_BOMS.get(stream.peek(2)[:2]) if encoding is None else None
+            if wide is not None or (encoding or "").lower().replace("_", "-").startswith(("utf-16", "utf-32")):
+                yield from _wide_lines(path, wide or encoding or "", stream.read())
+                return
+            for number, raw in enumerate(stream, 1):
+                line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+                try:
+                    yield number, line.decode(encoding or "utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    yield number, _undecodable(path, number, encoding or "utf-8", error)
+    except OSError as error:
+        raise CorpusError(f"{path}: can't be read ({error.strerror})") from error
+
+
+def _wide_lines(path: Path, encoding: str, content: bytes) -> Iterator[tuple[int, str | CorpusError]]:
+    # A line break is two or four bytes here, so that the file has to be decoded as a whole.
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        yield 1, _undecodable(path, 1, encoding, error)
+        return
+    yield from enumerate(text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n"), 1)
+
+
+def _undecodable(path: Path, number: int, encoding: str, error: UnicodeDecodeError) -> CorpusError:
+    wrong = error.object[error.start : error.start + 1].hex()
+    return CorpusError(
+        f"{path}, line {number}: byte 0x{wrong} at column {error.start + 1} is not {encoding}; name the file's encoding "
+        "(for example big5 or gb18030), or mend the line"
+    )

@@ -1,0 +1,220 @@
+"""The stages in a row: what a user holds.
+
+Picture -> hypotheses -> hits -> caption. It owns no logic of its own but the order of the steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from caprag.recognition import load_recognizer, open_frame
+from caprag.reranking import Reranker
+from caprag.retrieval import Index
+from caprag.types import Caption, Embedder, Hit, Hypothesis, Recognizer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+
+class Pipeline:
+    """Reads pictures and snaps readings to known sentences.
+
+    Parameters
+    ----------
+    index
+        The known sentences; ``None`` keeps every reading as it is.
+    recognizer
+        Reads the pictures; a name is loaded when the first picture comes (see `caprag.load_recognizer`).
+    reranker
+        Decides; ``None`` takes the shipped one.
+    n_best
+        Hypotheses a picture, >= 1.
+    k
+        Sentences weighed for a picture or reading, >= 1.
+    batch_size
+        Pictures read at a time, >= 1.
+
+    Raises
+    ------
+    ValueError
+        For a number below 1.
+    """
+
+    def __init__(
+        self,
+        index: Index | None,
+        *,
+        recognizer: Recognizer | str = "rapidocr",
+        reranker: Reranker | None = None,
+        n_best: int = 5,
+        k: int = 10,
+        batch_size: int = 8,
+    ) -> None:
+        for name, value in (("n_best", n_best), ("k", k), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; at least 1 is needed")
+        self.index = index
+        self._recognizer = recognizer
+        self._reranker = reranker or Reranker.load()
+        self._n_best = n_best
+        self._k = k
+        self._batch_size = batch_size
+
+    @classmethod
+    def load(
+        cls,
+        index: str | PathLike[str] | None,
+        *,
+        recognizer: Recognizer | str = "rapidocr",
+        embedder: Embedder | None = None,
+        reranker: str | PathLike[str] | None = None,
+        n_best: int = 5,
+        k: int = 10,
+        batch_size: int = 8,
+    ) -> Pipeline:
+        """Open an index folder and set up the stages around it.
+
+        Parameters
+        ----------
+        index
+            Index folder; ``None`` reads without one.
+        recognizer
+            ``"rapidocr"``, or the hub id or folder of a vision-language model, or a recognizer.
+        embedder
+            The one the index was built with; ``None`` loads the one that the index names.
+        reranker
+            File of a reranker; ``None`` takes the shipped one.
+        n_best, k, batch_size
+            See `Pipeline`.
+
+        Returns
+        -------
+        Pipeline
+            Ready to read; the recognizer is loaded with the first picture.
+
+        Raises
+        ------
+        IndexFolderError, ModelError
+            Where the index, the embedder or the reranker can't be loaded.
+        """
+        opened = None if index is None else Index.load(index, embedder=embedder)
+        decision = Reranker.load(reranker)
+        return cls(opened, recognizer=recognizer, reranker=decision, n_best=n_best, k=k, batch_size=batch_size)
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """The reader of pictures, loaded on first use."""
+        if isinstance(self._recognizer, str):
+            self._recognizer = load_recognizer(self._recognizer)
+        return self._recognizer
+
+    def read(self, frame: str | PathLike[str] | Image.Image) -> Caption:
+        """Read one picture; see `read_batch`."""
+        return self.read_batch([frame])[0]
+
+    def read_batch(
+        self, frames: Sequence[str | PathLike[str] | Image.Image], *, progress: bool = False
+    ) -> list[Caption]:
+        """Read pictures.
+
+        Parameters
+        ----------
+        frames
+            Paths, or PIL pictures of any mode and size.
+        progress
+            Whether to show a progress bar on stderr.
+
+        Returns
+        -------
+        list of Caption
+            In the order given; a picture without a caption gives an empty text.
+
+        Raises
+        ------
+        FrameError
+            Where a picture can't be read.
+        """
+        captions: list[Caption] = []
+        with tqdm(total=len(frames), desc="read", unit=" frames", disable=not progress) as bar:
+            for start in range(0, len(frames), self._batch_size):
+                batch = frames[start : start + self._batch_size]
+                images = [open_frame(f) if isinstance(f, (str, PathLike)) else f.convert("RGB") for f in batch]
+                captions += self._read_images(images)
+                bar.update(len(images))
+        return captions
+
+    def snap(self, readings: Sequence[str], *, progress: bool = False) -> list[Caption]:
+        """Snap readings that come from elsewhere.
+
+        Parameters
+        ----------
+        readings
+            Texts, as they were read.
+        progress
+            Whether to show a progress bar on stderr.
+
+        Returns
+        -------
+        list of Caption
+            In the order given.
+        """
+        captions: list[Caption] = []
+        with tqdm(total=len(readings), desc="snap", unit=" lines", disable=not progress) as bar:
+            for batch in _batches(readings, 512):
+                hypotheses = [[Hypothesis(text)] for text in batch]
+                captions += self._decide(hypotheses, self._hits(hypotheses), None)
+                bar.update(len(batch))
+        return captions
+
+    def _read_images(self, images: list[Image.Image]) -> list[Caption]:
+        hypotheses = self.recognizer.recognize_batch(images, self._n_best)
+        hits = self._hits(hypotheses)
+        return self._decide(hypotheses, hits, self._margins(images, hypotheses, hits))
+
+    def _hits(self, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[Hit]]:
+        """Find sentences by every hypothesis of a picture; one found by several counts for the best of them."""
+        if self.index is None:
+            return [[] for _ in hypotheses]
+        found = iter(self.index.search_batch([h.text for read in hypotheses for h in read], self._k))
+        merged: list[list[Hit]] = []
+        for read in hypotheses:
+            hits: dict[int, Hit] = {}
+            for _ in read:
+                for hit in next(found):
+                    hits.setdefault(hit.id, hit)
+            merged.append(list(hits.values()))
+        return merged
+
+    def _margins(
+        self, images: list[Image.Image], hypotheses: Sequence[Sequence[Hypothesis]], hits: Sequence[Sequence[Hit]]
+    ) -> list[list[float]]:
+        """How much likelier the picture makes each hit than the first reading, in nats."""
+        texts = [[read[0].text, *(hit.text for hit in found)] for read, found in zip(hypotheses, hits, strict=True)]
+        if not any(hits):
+            return [[] for _ in images]
+        scores = self.recognizer.score_batch(images, texts)
+        return [[score - first if math.isfinite(first) else 0.0 for score in rest] for first, *rest in scores]
+
+    def _decide(
+        self,
+        hypotheses: Sequence[Sequence[Hypothesis]],
+        hits: Sequence[Sequence[Hit]],
+        margins: Sequence[Sequence[float]] | None,
+    ) -> list[Caption]:
+        frequency = self.index.frequency if self.index is not None else _never
+        return self._reranker.rerank_batch(hypotheses, hits, frequency, margins)
+
+
+def _never(_gram: str) -> int:
+    return 0
+
+
+def _batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(texts), size):
+        yield texts[start : start + size]

@@ -1,0 +1,56 @@
+"""From pictures to hypotheses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from caprag.recognition.frames import list_frames, open_frame
+
+if TYPE_CHECKING:
+    from caprag.recognition.ctc import RapidOCRRecognizer as RapidOCRRecognizer
+    from caprag.recognition.vlm import VLMRecognizer as VLMRecognizer
+    from caprag.types import Recognizer
+
+__all__ = ["RapidOCRRecognizer", "VLMRecognizer", "list_frames", "load_recognizer", "open_frame"]
+
+
+def load_recognizer(model: str = "rapidocr", **options: Any) -> Recognizer:
+    """Load a recognizer by name.
+
+    Parameters
+    ----------
+    model
+        ``"rapidocr"`` for PP-OCRv6 by RapidOCR, or the hub id or folder of a transformers image-text-to-text model.
+    options
+        Passed on: those of `RapidOCRRecognizer` or of `VLMRecognizer`.
+
+    Returns
+    -------
+    Recognizer
+        Ready to read.
+
+    Raises
+    ------
+    ModelError
+        Where the model can't be loaded.
+    """
+    # Each reader brings heavy packages: only the one asked for is imported.
+    if model == "rapidocr":
+        from caprag.recognition.ctc import RapidOCRRecognizer
+
+        return RapidOCRRecognizer(**options)
+    from caprag.recognition.vlm import VLMRecognizer
+
+    return VLMRecognizer(model, **options)
+
+
+def __getattr__(name: str) -> object:
+    if name == "RapidOCRRecognizer":
+        from caprag.recognition.ctc import RapidOCRRecognizer
+
+        return RapidOCRRecognizer
+    if name == "VLMRecognizer":
+        from caprag.recognition.vlm import VLMRecognizer
+
+        return VLMRecognizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

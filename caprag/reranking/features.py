@@ -1,0 +1,155 @@
+"""What speaks for and against one sentence being what a reading stands for.
+
+Each feature is a plain number read off the two texts, the hit's scores, or the corpus; none is fitted here.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rapidfuzz.distance import Levenshtein
+
+from caprag.reranking.glyphs import GlyphTable
+from caprag.text import countable, match_form
+from caprag.types import Hit
+
+FEATURES: Mapping[str, str] = {
+    "edits": "Levenshtein distance of the letters and digits, at most 8",
+    "edit_rate": "edits / characters of the reading, at most 2",
+    "folded_edits": "Levenshtein distance after folding variants, at most 8",
+    "folded_edit_rate": "folded_edits / characters of the reading, at most 2",
+    "variant_edits": "edits - folded_edits: characters that differ only by region, at most 8",
+    "glyph_distance": "edit distance in which look-alikes cost little, at most 8",
+    "glyph_rate": "glyph_distance / characters of the reading, at most 2",
+    "worst_glyph": "cost of the least alike substitution, in [0, 1]",
+    "lost": "characters of the sentence that the reading lacks, at most 8",
+    "invented": "characters of the reading that the sentence lacks, at most 8",
+    "stray": "characters at an edit of the reading whose script the sentence has not, at most 8",
+    "log_length": "natural logarithm of the reading's number of characters",
+    "inverse_length": "1 / characters of the reading",
+    "familiarity": "ln(1 + sentences that hold the rarest pair of characters of the reading at an edit), at most 8",
+    "gap": "glyph distance to the runner-up minus that to the sentence, in [-3, 3]",
+    "dense": "cosine of the embeddings; 0 where the dense search did not return the sentence",
+    "lexical": "BM25 / the best BM25 among the hits; 0 where the lexical search did not return the sentence",
+    "picture": "1 where the recognizer scored the sentence for the picture, else 0",
+    "margin": "ln p(sentence | picture) - ln p(reading | picture) in nats, in [-20, 20]; 0 without a picture",
+}
+"""Name and meaning of every feature, in the order of the reranker's weights."""
+
+_MOST_EDITS = 8.0
+_MOST_RATE = 2.0
+_MOST_GAP = 3.0
+_MOST_FAMILIAR = 8.0
+_MOST_MARGIN = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The most likely sentence for a reading.
+
+    Attributes
+    ----------
+    hit
+        The sentence.
+    exact
+        Whether its letters and digits are the reading's.
+    features
+        Name to value, in the order of `FEATURES`.
+    """
+
+    hit: Hit
+    exact: bool
+    features: Mapping[str, float]
+
+
+def best_candidate(
+    reading: str,
+    hits: Sequence[Hit],
+    frequency: Callable[[str], int],
+    glyphs: GlyphTable,
+    margins: Sequence[float] | None = None,
+) -> Candidate | None:
+    """Choose the sentence that a reading most likely stands for, and describe it.
+
+    Parameters
+    ----------
+    reading
+        What was read.
+    hits
+        What retrieval found for it.
+    frequency
+        Number of sentences in the corpus that hold a pair of characters in the matching form.
+    glyphs
+        The shapes of characters.
+    margins
+        For each hit, ln p(hit | picture) - ln p(reading | picture) in nats; ``None`` without a picture.
+
+    Returns
+    -------
+    Candidate or None
+        The hit with the greatest margin, or without a picture the one at the smallest glyph distance; ``None`` without a hit or without a letter or digit in the reading.
+    """
+    read = countable(reading)
+    if not read or not hits:
+        return None
+    texts = [countable(hit.text) for hit in hits]
+    distances = [glyphs.distance(read, text) for text in texts]
+    evidence = [0.0] * len(hits) if margins is None else [max(min(m, _MOST_MARGIN), -_MOST_MARGIN) for m in margins]
+    order = sorted(range(len(hits)), key=lambda i: (-evidence[i], distances[i], -hits[i].edit, hits[i].id))
+    first = order[0]
+    form = match_form(hits[first].text)
+    rivals = [distances[i] for i in order[1:] if match_form(hits[i].text) != form]
+    gap = min([_MOST_GAP, *(max(d - distances[first], -_MOST_GAP) for d in rivals[:1])])
+    features = _compare(read, texts[first], distances[first], frequency, glyphs)
+    best_bm25 = max((hit.lexical or 0.0 for hit in hits), default=0.0)
+    features["gap"] = gap
+    features["dense"] = hits[first].dense or 0.0
+    features["lexical"] = (hits[first].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
+    features["picture"] = float(margins is not None)
+    features["margin"] = evidence[first]
+    return Candidate(hits[first], read == texts[first], {name: float(features[name]) for name in FEATURES})
+
+
+def _compare(
+    read: str, text: str, glyph_distance: float, frequency: Callable[[str], int], glyphs: GlyphTable
+) -> dict[str, float]:
+    steps = Levenshtein.editops(read, text)
+    form, other = match_form(read), match_form(text)
+    folded = Levenshtein.editops(form, other)
+    swaps = [1.0 - glyphs.similarity(read[s.src_pos], text[s.dest_pos]) for s in steps if s.tag == "replace"]
+    return {
+        "edits": min(len(steps), _MOST_EDITS),
+        "edit_rate": min(len(steps) / len(read), _MOST_RATE),
+        "folded_edits": min(len(folded), _MOST_EDITS),
+        "folded_edit_rate": min(len(folded) / len(read), _MOST_RATE),
+        "variant_edits": min(max(len(steps) - len(folded), 0), _MOST_EDITS),
+        "glyph_distance": min(glyph_distance, _MOST_EDITS),
+        "glyph_rate": min(glyph_distance / len(read), _MOST_RATE),
+        "worst_glyph": max(swaps, default=0.0),
+        "lost": min(sum(s.tag == "insert" for s in steps), _MOST_EDITS),
+        "invented": min(sum(s.tag == "delete" for s in steps), _MOST_EDITS),
+        "stray": min(_stray(read, text, [s.src_pos for s in steps if s.tag != "insert"]), _MOST_EDITS),
+        "log_length": math.log(len(read)),
+        "inverse_length": 1.0 / len(read),
+        "familiarity": _familiarity(form, [s.src_pos for s in folded], frequency),
+    }
+
+
+def _stray(read: str, text: str, places: Sequence[int]) -> int:
+    """Count characters such as the Latin letter that dirt in the picture is read as."""
+    scripts = {_script(c) for c in text}
+    return sum(_script(read[place]) not in scripts for place in places)
+
+
+def _script(character: str) -> str:
+    # A name such as "CJK UNIFIED IDEOGRAPH-4E00" or "LATIN SMALL LETTER A" begins with the script.
+    return "DIGIT" if character.isdigit() else unicodedata.name(character, "").partition(" ")[0]
+
+
+def _familiarity(form: str, places: Sequence[int], frequency: Callable[[str], int]) -> float:
+    """How common the pairs of characters around the edits are: a misreading makes pairs nobody writes."""
+    pairs = {form[i : i + 2] for place in places for i in (place - 1, place) if 0 <= i <= len(form) - 2}
+    return min([_MOST_FAMILIAR, *(math.log1p(frequency(pair)) for pair in pairs)])

@@ -1,0 +1,118 @@
+"""How alike two characters look, and a distance between texts that knows it.
+
+The table holds the shape of each character as a vector: drawn in two faces, blurred, shrunk, reduced by principal
+components (scripts/make_glyphs.py). It knows nothing of meaning or sound, and nothing of characters that it was not
+made for: those are as unlike as can be.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+_SHIPPED = Path(__file__).with_name("glyphs.npz")
+_ROWS_AT_A_TIME = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GlyphTable:
+    """The shapes of characters.
+
+    Attributes
+    ----------
+    characters
+        The characters it knows, sorted.
+    vectors
+        Shape (len(characters), 64), float32, rows of length 1; the cosine of two is how alike they look.
+    index
+        Character to row.
+    """
+
+    characters: list[str]
+    vectors: npt.NDArray[np.float32]
+    index: dict[str, int]
+
+    @staticmethod
+    @functools.cache
+    def load(path: Path = _SHIPPED) -> GlyphTable:
+        """Load the shipped table, or another one made by scripts/make_glyphs.py; one object a path."""
+        with np.load(path, allow_pickle=False) as stored:
+            characters = [chr(c) for c in stored["characters"]]
+            vectors = stored["shapes"].astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return GlyphTable(characters, vectors, {c: i for i, c in enumerate(characters)})
+
+    def similarity(self, a: str, b: str) -> float:
+        """Return how alike two characters look, in [0, 1]; 1 for equal ones, 0 where one is unknown.
+
+        Examples
+        --------
+        >>> table = GlyphTable.load()
+        >>> table.similarity("睛", "晴") > 0.9 > 0.2 > table.similarity("睛", "一")
+        True
+        """
+        if a == b:
+            return 1.0
+        i, j = self.index.get(a), self.index.get(b)
+        if i is None or j is None:
+            return 0.0
+        return max(0.0, float(self.vectors[i] @ self.vectors[j]))
+
+    def distance(self, a: str, b: str) -> float:
+        """Return the edit distance of two texts in which a look-alike costs less than a stranger.
+
+        An insertion or deletion costs 1; a substitution costs 1 minus the similarity of the two characters.
+
+        Parameters
+        ----------
+        a, b
+            Any texts.
+
+        Returns
+        -------
+        float
+            In [0, max(len(a), len(b))]; symmetric; never above the Levenshtein distance.
+
+        References
+        ----------
+        Wagner and Fischer, The String-to-String Correction Problem, JACM 21(1), 1974.
+        """
+        while a and b and a[0] == b[0]:
+            a, b = a[1:], b[1:]
+        while a and b and a[-1] == b[-1]:
+            a, b = a[:-1], b[:-1]
+        previous = [float(j) for j in range(len(b) + 1)]
+        for i, row in enumerate(self.substitutions(a, b).tolist(), 1):
+            current = [float(i)]
+            for j, cost in enumerate(row):
+                current.append(min(previous[j] + cost, previous[j + 1] + 1.0, current[j] + 1.0))
+            previous = current
+        return previous[-1]
+
+    def substitutions(self, a: str, b: str) -> npt.NDArray[np.float32]:
+        """Return what it costs to read each character of `b` for each of `a`: shape (len(a), len(b)), in [0, 1]."""
+        rows, columns = ([self.index.get(c, -1) for c in text] for text in (a, b))
+        costs = 1.0 - np.maximum(self.vectors[rows] @ self.vectors[columns].T, 0.0)
+        costs[np.equal(rows, -1)] = 1.0
+        costs[:, np.equal(columns, -1)] = 1.0
+        costs[np.equal.outer([ord(c) for c in a], [ord(c) for c in b])] = 0.0
+        return np.maximum(costs, 0.0).astype(np.float32)
+
+    def neighbours(self, characters: Sequence[str], k: int) -> dict[str, list[str]]:
+        """Return for each known character the `k` others among `characters` that look most like it, best first."""
+        known = [c for c in characters if c in self.index]
+        vectors = self.vectors[[self.index[c] for c in known]]
+        found: dict[str, list[str]] = {}
+        for start in range(0, len(known), _ROWS_AT_A_TIME):
+            similarity = vectors[start : start + _ROWS_AT_A_TIME] @ vectors.T
+            similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))] = -2.0
+            best = np.argpartition(-similarity, min(k, len(known) - 1), axis=1)[:, :k]
+            for row, columns in enumerate(best, start):
+                ranked = sorted(columns, key=lambda j: (-similarity[row - start, j], j))
+                found[known[row]] = [known[j] for j in ranked]
+        return found

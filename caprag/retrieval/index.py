@@ -1,0 +1,401 @@
+"""The index of a corpus: dense and lexical candidates, ranked by exact edit similarity.
+
+The one owner of faiss. It knows readings and sentences as text; whether a hit is the answer is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from rapidfuzz.distance import Levenshtein
+from tqdm import tqdm
+
+from caprag.errors import CorpusError, IndexFolderError, ModelError
+from caprag.retrieval import storage
+from caprag.retrieval.embedder import load_embedder
+from caprag.retrieval.lexical import LexicalIndex
+from caprag.retrieval.sentences import SentenceTable
+from caprag.text import match_form, normalize
+from caprag.types import Embedder, Hit, Sentence
+
+_CHUNK = 16384
+# Queries from which matrix products are faster than one distance at a time; measured with faiss-cpu 1.15.
+_BLAS_FROM = 20
+
+
+class Index:
+    """Known sentences, found by readings of them. Build one with `Index.build`, open one with `Index.load`.
+
+    Parameters
+    ----------
+    embedder
+        Makes the vectors of sentences and readings.
+    factory
+        What kind of FAISS index holds the vectors, as a FAISS factory string.
+
+    Raises
+    ------
+    ValueError
+        For a factory string that FAISS does not know.
+
+    References
+    ----------
+    Johnson, Douze and Jégou, Billion-scale similarity search with GPUs, IEEE TBD 7(3), 2021; the factory strings are
+    those of the FAISS wiki.
+    """
+
+    def __init__(self, embedder: Embedder, *, factory: str = "Flat") -> None:
+        try:
+            inner = faiss.index_factory(embedder.dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            reason = str(error).split("Error: ")[-1].strip()
+            raise ValueError(f"factory {factory!r} is unknown to FAISS ({reason}); try Flat or IVF256,Flat") from None
+        self._embedder = embedder
+        self._factory = factory
+        self._vectors = faiss.IndexIDMap2(inner)
+        self._lexical = LexicalIndex()
+        self._sentences = SentenceTable()
+
+    @classmethod
+    def build(
+        cls,
+        sentences: Iterable[Sentence | str],
+        embedder: Embedder | None = None,
+        *,
+        factory: str = "Flat",
+        progress: bool = False,
+    ) -> Index:
+        """Build an index in memory.
+
+        Parameters
+        ----------
+        sentences
+            In document order; a text that came before is passed over.
+        embedder
+            Makes the vectors; ``None`` takes the shipped one.
+        factory
+            FAISS factory string.
+        progress
+            Whether to show a progress bar on stderr.
+
+        Returns
+        -------
+        Index
+            Ids count from 0 in document order.
+
+        Raises
+        ------
+        CorpusError
+            Where there is no sentence.
+        ValueError
+            For a factory string that FAISS does not know or that needs more sentences to train on.
+
+        Examples
+        --------
+        >>> index = Index.build(["妳在開玩笑嗎", "不會持續太久的"])
+        >>> [hit.text for hit in index.search("妳在閒玩笑嗎", k=1)]
+        ['妳在開玩笑嗎']
+        """
+        index = cls(embedder or load_embedder(), factory=factory)
+        if not index.add(sentences, progress=progress):
+            raise CorpusError("the corpus has no sentence; give at least one line of text")
+        return index
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder of its vectors."""
+        return self._embedder
+
+    @property
+    def factory(self) -> str:
+        """The FAISS factory string it was made with."""
+        return self._factory
+
+    def __len__(self) -> int:
+        return len(self._sentences)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the ids in document order."""
+        return iter(self._sentences)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._sentences
+
+    def __getitem__(self, number: int) -> Sentence:
+        """Return the sentence with this id; KeyError where there is none."""
+        return self._sentences[number]
+
+    def find(self, text: str) -> int | None:
+        """Return the id of the sentence that has this written form, ``None`` where there is none."""
+        wanted = normalize(text)
+        (candidates,) = self._lexical.find([wanted])
+        return next((i for i in candidates if self._sentences.text(i) == wanted), None)
+
+    def frequency(self, gram: str) -> int:
+        """Return the number of sentences that hold a character or pair of characters, in the matching form, >= 0."""
+        return self._lexical.frequency(gram)
+
+    def add(self, sentences: Iterable[Sentence | str], *, progress: bool = False) -> list[int]:
+        """Add sentences; they are found at once.
+
+        Parameters
+        ----------
+        sentences
+            In document order; empty ones, and texts that are there already, are passed over.
+        progress
+            Whether to show a progress bar on stderr.
+
+        Returns
+        -------
+        list of int
+            The new ids, ascending.
+
+        Raises
+        ------
+        ValueError
+            Where the factory wants training and there are too few sentences for it.
+        """
+        added: list[int] = []
+        pending = iter(sentences)
+        with tqdm(desc="index", unit=" sentences", disable=not progress) as bar:
+            # What trains needs all that comes first; what does not is fed in chunks that fit in memory.
+            size = _CHUNK if self._vectors.is_trained else None
+            while chunk := list(itertools.islice(pending, size)):
+                fresh = self._new_sentences(chunk)
+                if fresh:
+                    vectors = self._embedder.embed([s.text for s in fresh])
+                    self._train(vectors)
+                    ids = self._sentences.add(fresh)
+                    self._vectors.add_with_ids(vectors, np.asarray(ids, np.int64))
+                    self._lexical.add(ids, [s.text for s in fresh])
+                    added += ids
+                bar.update(len(chunk))
+        return added
+
+    def _new_sentences(self, chunk: Sequence[Sentence | str]) -> list[Sentence]:
+        given = [Sentence(normalize(s)) if isinstance(s, str) else s for s in chunk]
+        unique = {s.text: s for s in reversed(given) if s.text}
+        texts = list(reversed(unique))
+        known = self._lexical.find(texts) if len(self) else [[] for _ in texts]
+        return [
+            unique[text]
+            for text, candidates in zip(texts, known, strict=True)
+            if not any(self._sentences.text(i) == text for i in candidates)
+        ]
+
+    def _train(self, vectors: npt.NDArray[np.float32]) -> None:
+        if self._vectors.is_trained:
+            return
+        try:
+            self._vectors.train(vectors)
+        except RuntimeError as error:
+            reason = str(error).split("Error: ")[-1].strip()
+            raise ValueError(
+                f"factory {self._factory!r} can't be trained on {len(vectors)} sentences ({reason}); use Flat, or fewer "
+                "cells"
+            ) from None
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Remove sentences; the ids of the others stay.
+
+        Parameters
+        ----------
+        ids
+            Ids of sentences that are there.
+
+        Raises
+        ------
+        KeyError
+            For an id that is not there; then nothing is removed.
+        """
+        wanted = list(dict.fromkeys(ids))
+        self._sentences.remove(wanted)
+        self._lexical.remove(wanted)
+        try:
+            self._vectors.remove_ids(np.asarray(wanted, np.int64))
+        except RuntimeError:
+            # Graph indexes can't remove: `search_batch` passes over ids that have no sentence.
+            return
+
+    def search(self, query: str, k: int = 10) -> list[Hit]:
+        """Find sentences for one reading; see `search_batch`."""
+        return self.search_batch([query], k)[0]
+
+    def search_batch(self, queries: Sequence[str], k: int = 10, *, candidates: int = 32) -> list[list[Hit]]:
+        """Find the sentences that readings may stand for.
+
+        Parameters
+        ----------
+        queries
+            Readings.
+        k
+            At most this many hits for each, >= 1.
+        candidates
+            How many sentences each of the dense and the lexical search proposes, >= 1; `k` where that is more.
+
+        Returns
+        -------
+        list of list of Hit
+            Best first: by edit similarity, then by edit similarity of the written forms, cosine, and id. Empty for a
+            reading that has no letter or digit.
+
+        Raises
+        ------
+        ValueError
+            For `k` or `candidates` below 1.
+        """
+        if k < 1 or candidates < 1:
+            raise ValueError(f"k is {k} and candidates is {candidates}; both must be at least 1")
+        depth = max(k, candidates)
+        forms = [match_form(query) for query in queries]
+        asked = [i for i, form in enumerate(forms) if form]
+        results: list[list[Hit]] = [[] for _ in queries]
+        if not asked or not len(self):
+            return results
+        written = [normalize(queries[i]) for i in asked]
+        dense = self._dense(written, depth)
+        lexical = self._lexical.search(written, depth)
+        for place, text, by_vector, by_gram in zip(asked, written, dense, lexical, strict=True):
+            bm25 = dict(by_gram)
+            ranked = []
+            for number in sorted(by_vector.keys() | bm25.keys()):
+                sentence = self._sentences.text(number)
+                edit = Levenshtein.normalized_similarity(forms[place], match_form(sentence))
+                hit = Hit(number, sentence, edit, by_vector.get(number), bm25.get(number))
+                ranked.append((-edit, -Levenshtein.normalized_similarity(text, sentence), -(hit.dense or 0.0), hit))
+            ranked.sort(key=lambda entry: (*entry[:3], entry[3].id))
+            results[place] = [entry[3] for entry in ranked[:k]]
+        return results
+
+    def _dense(self, texts: Sequence[str], depth: int) -> list[dict[int, float]]:
+        vectors = self._embedder.embed(texts)
+        # Vectors whose sentence was removed stay in some kinds of index: ask for as many more.
+        stale = self._vectors.ntotal - len(self)
+        with _matrix_products():
+            cosines, ids = self._vectors.search(vectors, min(depth + stale, self._vectors.ntotal))
+        found = []
+        for row, scores in zip(ids, cosines, strict=True):
+            there = [(int(i), float(s)) for i, s in zip(row, scores, strict=True) if i >= 0 and int(i) in self]
+            found.append(dict(there[:depth]))
+        return found
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write the index to a folder, which is made or whose index is replaced at one stroke.
+
+        Parameters
+        ----------
+        folder
+            Where to.
+
+        Raises
+        ------
+        IndexFolderError
+            Where the folder holds something else than an index, or can't be written.
+        """
+        target = Path(folder)
+        try:
+            self._save(target)
+        except OSError as error:
+            raise IndexFolderError(f"{target}: can't be written ({error.strerror or error}); choose another folder") from error
+
+    def _save(self, target: Path) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        if storage.holds_other_files(target):
+            raise IndexFolderError(f"{target}: holds other files and no index; choose an empty or new folder")
+        last, parts = storage.last_save(target)
+        storage.clear_parts(target, parts)
+        parts = storage.part_names(last + 1)
+        faiss.write_index(self._vectors, str(target / parts["vectors"]))
+        self._sentences.save(target / parts["sentences"])
+        self._lexical.save(target / parts["lexical"])
+        storage.commit(
+            target,
+            {
+                "format": storage.FORMAT,
+                "generation": last + 1,
+                "embedder": {
+                    "name": self._embedder.name,
+                    "fingerprint": self._embedder.fingerprint,
+                    "dimension": self._embedder.dimension,
+                },
+                "factory": self._factory,
+                "count": len(self),
+                "next_id": self._sentences.next_id,
+                "parts": parts,
+                "files": {},
+            },
+        )
+        if not self._lexical.intact():
+            # It was opened from the save that has just been replaced.
+            self._lexical = LexicalIndex(target / parts["lexical"])
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str], *, embedder: Embedder | None = None) -> Index:
+        """Open an index folder.
+
+        Parameters
+        ----------
+        folder
+            A folder that `save` wrote.
+        embedder
+            The embedder it was built with; ``None`` loads the one that the folder names.
+
+        Returns
+        -------
+        Index
+            Its sentences are mapped into memory.
+
+        Raises
+        ------
+        IndexFolderError
+            Where the folder is missing, damaged or foreign, or was built with another embedder.
+        """
+        place = Path(folder)
+        contents = storage.read_contents(place)
+        entry = contents["embedder"]
+        if embedder is None:
+            try:
+                embedder = load_embedder(entry["name"])
+            except ModelError as error:
+                raise IndexFolderError(
+                    f"{place}: its embedder is not to be had ({error}); name it (embedder=..., --embedder), or build the "
+                    "index again"
+                ) from error
+        if embedder.fingerprint != entry["fingerprint"]:
+            raise IndexFolderError(
+                f"{place}: was built with the embedder {entry['name']!r} ({entry['fingerprint'][:12]}), not with "
+                f"{embedder.name!r} ({embedder.fingerprint[:12]}); load that one, or build the index again"
+            )
+        index = cls.__new__(cls)
+        index._embedder = embedder
+        index._factory = contents["factory"]
+        try:
+            index._vectors = faiss.read_index(str(place / contents["parts"]["vectors"]))
+            index._sentences = SentenceTable(place / contents["parts"]["sentences"], contents["next_id"])
+            index._lexical = LexicalIndex(place / contents["parts"]["lexical"])
+        except (RuntimeError, ValueError, KeyError, OSError, pa.ArrowException) as error:
+            reason = str(error).strip().split("\n")[-1]
+            raise IndexFolderError(f"{place}: can't be opened ({reason}); build the index again") from error
+        counts = (len(index._sentences), len(index._lexical), contents["count"])
+        if len(set(counts)) > 1:
+            raise IndexFolderError(f"{place}: its parts hold {counts} sentences; build the index again")
+        return index
+
+
+@contextmanager
+def _matrix_products() -> Iterator[None]:
+    """Let FAISS use matrix products for small batches too, where its own rule would not."""
+    before = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = min(before, _BLAS_FROM)
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = before

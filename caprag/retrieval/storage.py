@@ -1,0 +1,171 @@
+"""An index folder's table of contents, and the errors of a folder that is not one.
+
+The data files of each save have names of their own; ``index.json`` names those that belong together, with sizes and
+checksums, and is replaced last and at one stroke. A writer that was killed leaves the last good state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TypedDict
+
+from caprag.errors import IndexFolderError
+
+FORMAT = 1
+CONTENTS = "index.json"
+_BLOCK = 1 << 20
+_PATTERNS = ("vectors-*.faiss", "sentences-*.arrow", "lexical-*", f"{CONTENTS}.new")
+
+
+class File(TypedDict):
+    """One data file: bytes and BLAKE2b-128 of its content."""
+
+    size: int
+    checksum: str
+
+
+class EmbedderEntry(TypedDict):
+    """The embedder that made the vectors."""
+
+    name: str
+    fingerprint: str
+    dimension: int
+
+
+class Contents(TypedDict):
+    """What ``index.json`` holds."""
+
+    format: int
+    generation: int
+    embedder: EmbedderEntry
+    factory: str
+    count: int
+    next_id: int
+    parts: dict[str, str]
+    files: dict[str, File]
+
+
+def read_contents(folder: Path) -> Contents:
+    """Read and check the table of contents and the files it names.
+
+    Parameters
+    ----------
+    folder
+        An index folder.
+
+    Returns
+    -------
+    Contents
+        All its files are there and as they were written.
+
+    Raises
+    ------
+    IndexFolderError
+        Naming the folder or file and what to do about it.
+    """
+    path = folder / CONTENTS
+    if not folder.is_dir():
+        raise IndexFolderError(f"{folder}: no such index folder; build one with: caprag index build CORPUS --out {folder}")
+    if not path.is_file():
+        raise IndexFolderError(f"{folder}: is no index ({CONTENTS} is missing); build one with: caprag index build")
+    try:
+        contents: Contents = json.loads(path.read_text(encoding="utf-8"))
+        version = contents["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IndexFolderError(f"{path}: is not readable ({error!r}); build the index again") from error
+    if version != FORMAT:
+        raise IndexFolderError(f"{path}: has format {version}, this caprag reads {FORMAT}; build the index again")
+    missing = sorted(Contents.__required_keys__ - contents.keys())
+    if missing:
+        raise IndexFolderError(f"{path}: lacks {', '.join(missing)}; build the index again")
+    for name, file in contents["files"].items():
+        _check_file(folder, name, file)
+    return contents
+
+
+def _check_file(folder: Path, name: str, file: File) -> None:
+    path = folder / name
+    if folder.resolve() not in path.resolve().parents:
+        raise IndexFolderError(f"{folder / CONTENTS}: names a file outside the folder ({name}); build the index again")
+    if not path.is_file():
+        raise IndexFolderError(f"{path}: is missing; copy the whole folder again, or build the index again")
+    size = path.stat().st_size
+    if size != file["size"]:
+        raise IndexFolderError(
+            f"{path}: has {size} bytes instead of {file['size']}; copy the folder again, or build the index again"
+        )
+    if checksum(path) != file["checksum"]:
+        raise IndexFolderError(f"{path}: its content has changed; copy the folder again, or build the index again")
+
+
+def checksum(path: Path) -> str:
+    """Return the BLAKE2b-128 of a file's content as hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def last_save(folder: Path) -> tuple[int, dict[str, str]]:
+    """Return the number of the last finished save in a folder and the names of its parts; 0 and none without one."""
+    try:
+        stored: Contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        return stored["generation"], stored["parts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, {}
+
+
+def holds_other_files(folder: Path) -> bool:
+    """Return whether a folder has no index and something else in it than what a killed writer leaves."""
+    ours = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
+    return not (folder / CONTENTS).exists() and any(path not in ours for path in folder.iterdir())
+
+
+def part_names(generation: int) -> dict[str, str]:
+    """Return the file or folder name of each part of a save."""
+    return {
+        "vectors": f"vectors-{generation}.faiss",
+        "sentences": f"sentences-{generation}.arrow",
+        "lexical": f"lexical-{generation}",
+    }
+
+
+def clear_parts(folder: Path, keep: dict[str, str] | None = None) -> None:
+    """Delete the data files in a folder that are not among those to keep; only names of our own making."""
+    kept = set((keep or {}).values())
+    for pattern in _PATTERNS:
+        for path in folder.glob(pattern):
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def commit(folder: Path, contents: Contents) -> None:
+    """Checksum the parts, replace the table of contents at one stroke, and delete what it no longer names."""
+    files: dict[str, File] = {}
+    for part in contents["parts"].values():
+        whole = folder / part
+        for path in sorted(whole.iterdir()) if whole.is_dir() else [whole]:
+            _flush(path)
+            name = path.relative_to(folder).as_posix()
+            files[name] = {"size": path.stat().st_size, "checksum": checksum(path)}
+        _flush(whole)
+    contents["files"] = files
+    beside = folder / f"{CONTENTS}.new"
+    beside.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _flush(beside)
+    beside.replace(folder / CONTENTS)
+    _flush(folder)
+    clear_parts(folder, contents["parts"])
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

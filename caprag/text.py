@@ -1,0 +1,180 @@
+"""The one normalisation of text, and what counts as a character.
+
+Two forms of a text are used, and no others:
+
+* `normalize` — the written form: what is stored, shown and answered. Unicode NFKC (which also makes full-width
+  letters and digits narrow and half-width kana wide), one ASCII space for every run of white space, no control or
+  zero-width characters, no lone surrogates, no white space at either end. Line breaks are kept.
+* `match_form` — the form that is compared: the written form, lower-cased, letters and digits only, and with every
+  Taiwan, Hong Kong and Simplified variant of a character folded into one (OpenCC's tables, one character at a time,
+  so that lengths and positions stay).
+
+`Characters` says which characters a metric counts. Nothing here knows of corpora or models.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import unicodedata
+from typing import Literal, get_args
+
+Characters = Literal["letters", "all"]
+"""``"letters"``: Unicode letters and digits (categories L and N); ``"all"``: everything but white space."""
+
+Variant = Literal["tw", "twp", "hk", "s"]
+"""Target of `convert`: Taiwan characters, Taiwan characters and words, Hong Kong characters, Simplified."""
+
+# Sources in the order in which a character is tried: the first table that changes it wins.
+_FOLDING = ("tw2s", "hk2s", "t2s")
+_CJK = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
+_LINE_BREAKS = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_SPACES = re.compile(r"[^\S\n]+")
+_DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Cn"})
+
+
+def normalize(text: str) -> str:
+    """Return the written form of a text.
+
+    Parameters
+    ----------
+    text
+        Any string.
+
+    Returns
+    -------
+    str
+        NFKC, single ASCII spaces, no control, format or surrogate characters; ``"\\n"`` between lines, none of them
+        empty.
+
+    References
+    ----------
+    Unicode Standard Annex 15, normalisation form KC.
+
+    Examples
+    --------
+    >>> normalize("　ＯＫ啦！\\u200b \\t好")
+    'OK啦! 好'
+    """
+    text = _LINE_BREAKS.sub("\n", unicodedata.normalize("NFKC", text))
+    if not text.isprintable():
+        text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _DROPPED_CATEGORIES)
+    text = _SPACES.sub(" ", text)
+    return "\n".join(line for part in text.split("\n") if (line := part.strip()))
+
+
+def match_form(text: str, *, variants: bool = True) -> str:
+    """Return the form in which texts are compared.
+
+    Parameters
+    ----------
+    text
+        Any string.
+    variants
+        Fold Taiwan, Hong Kong and Simplified variants of a character into one.
+
+    Returns
+    -------
+    str
+        Lower-case letters and digits; empty for a text that has none.
+
+    Examples
+    --------
+    >>> match_form("妳在這裡嗎？ OK") == match_form("妳在这裏吗 ok!")
+    True
+    """
+    text = countable(text, "letters").lower()
+    return text.translate(_variant_table()) if variants else text
+
+
+def countable(text: str, characters: Characters = "letters") -> str:
+    """Return the characters of a text that count in a metric.
+
+    Parameters
+    ----------
+    text
+        Any string.
+    characters
+        Which ones count; see `Characters`.
+
+    Returns
+    -------
+    str
+        A subsequence of ``normalize(text)``.
+
+    Examples
+    --------
+    >>> countable("嗯… 3 點，OK？")
+    '嗯3點OK'
+    """
+    check_characters(characters)
+    text = normalize(text)
+    if characters == "all":
+        return "".join(text.split())
+    return "".join(c for c in text if unicodedata.category(c)[0] in "LN")
+
+
+def check_characters(characters: str) -> None:
+    """Raise ValueError unless `characters` is one of `Characters`."""
+    if characters not in get_args(Characters):
+        raise ValueError(f"characters is {characters!r}; known are {', '.join(get_args(Characters))}")
+
+
+def convert(text: str, variant: Variant) -> str:
+    """Rewrite a text in one region's characters.
+
+    Parameters
+    ----------
+    text
+        Any string.
+    variant
+        Where to; from Simplified for the Traditional targets, from Traditional for ``"s"``.
+
+    Returns
+    -------
+    str
+        The text converted by OpenCC, phrase by phrase.
+
+    Raises
+    ------
+    ValueError
+        For an unknown target.
+
+    Examples
+    --------
+    >>> convert("鼠标里面", "twp")
+    '滑鼠裡面'
+    """
+    if variant not in get_args(Variant):
+        raise ValueError(f"variant is {variant!r}; known are {', '.join(get_args(Variant))}")
+    return str(_converter("t2s" if variant == "s" else f"s2{variant}").convert(text))
+
+
+@functools.cache
+def _converter(name: str) -> opencc.OpenCC:  # type: ignore[name-defined] # noqa: F821
+    import opencc
+
+    return opencc.OpenCC(name)
+
+
+@functools.cache
+def _variant_table() -> dict[int, int]:
+    """Map each CJK character to the one that stands for all its variants."""
+    characters = [chr(c) for low, high in _CJK for c in range(low, min(high, sys.maxunicode) + 1)]
+    table: dict[int, int] = {}
+    for name in _FOLDING:
+        # A line break between the characters keeps the converter from seeing words.
+        folded = _converter(name).convert("\n".join(characters)).split("\n")
+        for source, target in zip(characters, folded, strict=True):
+            if target != source and len(target) == 1:
+                table.setdefault(ord(source), ord(target))
+    # Follow chains, so that folding twice changes nothing.
+    for source in table:
+        seen = {source}
+        target = table[source]
+        while target in table and target not in seen:
+            seen.add(target)
+            target = table[target]
+        table[source] = target
+    return table
