@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-
 class Pipeline:
     """Reads pictures and snaps readings to known sentences.
 
@@ -168,17 +167,29 @@ class Pipeline:
         with tqdm(total=len(readings), desc="snap", unit=" lines", disable=not progress) as bar:
             for batch in _batches(readings, 512):
                 hypotheses = [[Hypothesis(text)] for text in batch]
-                captions += self._decide(hypotheses, self._hits(hypotheses), None)
+                captions += self._decide(hypotheses, self.find(hypotheses), None)
                 bar.update(len(batch))
         return captions
 
     def _read_images(self, images: list[Image.Image]) -> list[Caption]:
         hypotheses = self.recognizer.recognize_batch(images, self._n_best)
-        hits = self._hits(hypotheses)
-        return self._decide(hypotheses, hits, self._margins(images, hypotheses, hits))
+        hits = self.find(hypotheses)
+        return self._decide(hypotheses, hits, self.judge(images, hypotheses, hits))
 
-    def _hits(self, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[Hit]]:
-        """Find sentences by every hypothesis of a picture; one found by several counts for the best of them."""
+    def find(self, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[Hit]]:
+        """Find sentences by every hypothesis of a picture.
+
+        Parameters
+        ----------
+        hypotheses
+            Readings of each picture, best first.
+
+        Returns
+        -------
+        list of list of Hit
+            For each picture the hits of its readings together, each sentence once, with the scores that the best
+            reading gave it.
+        """
         if self.index is None:
             return [[] for _ in hypotheses]
         found = iter(self.index.search_batch([h.text for read in hypotheses for h in read], self._k))
@@ -191,10 +202,27 @@ class Pipeline:
             merged.append(list(hits.values()))
         return merged
 
-    def _margins(
-        self, images: list[Image.Image], hypotheses: Sequence[Sequence[Hypothesis]], hits: Sequence[Sequence[Hit]]
+    def judge(
+        self,
+        images: list[Image.Image],
+        hypotheses: Sequence[Sequence[Hypothesis]],
+        hits: Sequence[Sequence[Hit]],
     ) -> list[list[float]]:
-        """How much likelier the picture makes each hit than the first reading, in nats."""
+        """Let the recognizer judge the hits of pictures.
+
+        Parameters
+        ----------
+        images
+            The pictures.
+        hypotheses, hits
+            What was read in each and found for it.
+
+        Returns
+        -------
+        list of list of float
+            For each hit ln p(hit | picture) - ln p(first reading | picture) in nats; 0 where the recognizer can't
+            produce its own reading.
+        """
         texts = [[read[0].text, *(hit.text for hit in found)] for read, found in zip(hypotheses, hits, strict=True)]
         if not any(hits):
             return [[] for _ in images]

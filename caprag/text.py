@@ -170,11 +170,11 @@ def _variant_table() -> dict[int, int]:
             if target != source and len(target) == 1:
                 table.setdefault(ord(source), ord(target))
     # Follow chains, so that folding twice changes nothing.
-    for source in table:
-        seen = {source}
-        target = table[source]
-        while target in table and target not in seen:
-            seen.add(target)
-            target = table[target]
-        table[source] = target
+    for code in table:
+        seen = {code}
+        end = table[code]
+        while end in table and end not in seen:
+            seen.add(end)
+            end = table[end]
+        table[code] = end
     return table

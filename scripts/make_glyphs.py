@@ -38,7 +38,10 @@ def characters() -> list[str]:
 def load_face(pattern: str, size: int) -> ImageFont.FreeTypeFont:
     """Load the face that fontconfig has for a pattern."""
     answer = subprocess.run(
-        ["fc-match", "-f", "%{file}\t%{index}\t%{family}", pattern], check=True, capture_output=True, text=True
+        ["fc-match", "-f", "%{file}\t%{index}\t%{family}", pattern],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split("\t")
     if pattern.partition(":")[0] not in answer[2]:
         raise SystemExit(f"the font {pattern} is not installed: apt-get install fonts-noto-cjk")
@@ -70,9 +73,7 @@ def main() -> None:
     reduced = centred @ vectors[:, ::-1][:, :DIMENSIONS]
     reduced /= np.linalg.norm(reduced, axis=1, keepdims=True)
     quantised = np.rint(reduced * 127 / np.abs(reduced).max()).astype(np.int8)
-    np.savez_compressed(
-        arguments.out, characters=np.array([ord(c) for c in text], np.uint32), shapes=quantised
-    )
+    np.savez_compressed(arguments.out, characters=np.array([ord(c) for c in text], np.uint32), shapes=quantised)
     print(f"{arguments.out}: {len(text)} characters, {arguments.out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizer
 
 import caprag
 from caprag.reranking.glyphs import GlyphTable
@@ -74,12 +74,12 @@ class Noise:
         return "".join(out) or text
 
 
-def save_tokenizer(folder: Path, characters: list[str]) -> BertTokenizerFast:
+def save_tokenizer(folder: Path, characters: list[str]) -> BertTokenizer:
     """Write a vocabulary of single characters and return its tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = [f"##{c}" for c in characters if c.isascii() and c.isalnum()]
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *characters, *letters])}
-    tokenizer = BertTokenizerFast(
+    tokenizer = BertTokenizer(
         vocab=vocabulary, do_lower_case=True, strip_accents=False, tokenize_chinese_chars=True,
         model_max_length=MAX_LENGTH,
     )  # fmt: skip
@@ -128,7 +128,8 @@ def main() -> None:
         num_attention_heads=4, intermediate_size=4 * arguments.hidden, max_position_embeddings=MAX_LENGTH,
         attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0,
     )  # fmt: skip
-    model = BertModel(config, add_pooling_layer=False).to(device)
+    model = BertModel(config, add_pooling_layer=False)
+    model.to(torch.device(device))  # type: ignore[arg-type]
     table = initial_embeddings(tokenizer.get_vocab(), glyphs, arguments.hidden, arguments.seed)
     model.embeddings.word_embeddings.weight.data.copy_(table)
 
@@ -174,20 +175,24 @@ def main() -> None:
             target = torch.arange(len(keys), device=device)
             loss = torch.nn.functional.cross_entropy(logits, target)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
         rate = steps * arguments.batch_size / (time.perf_counter() - started)
-        print(f"epoch {epoch + 1}/{arguments.epochs}: loss {np.mean(losses):.4f}, {rate:.0f} pairs/s", flush=True)
+        print(
+            f"epoch {epoch + 1}/{arguments.epochs}: loss {np.mean(losses):.4f}, {rate:.0f} pairs/s",
+            flush=True,
+        )
         torch.save(
             {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
              "epoch": epoch}, checkpoint,
         )  # fmt: skip
 
     plain = arguments.work / "bert"
-    model.half().save_pretrained(plain)
+    model.to(torch.float16)  # type: ignore[arg-type]
+    model.save_pretrained(plain)
     tokenizer.save_pretrained(plain)
     encoder = Transformer(str(plain), max_seq_length=MAX_LENGTH)
     head = Pooling(arguments.hidden, pooling_mode="cls")

@@ -113,6 +113,6 @@ def _wide_lines(path: Path, encoding: str, content: bytes) -> Iterator[tuple[int
 def _undecodable(path: Path, number: int, encoding: str, error: UnicodeDecodeError) -> CorpusError:
     wrong = error.object[error.start : error.start + 1].hex()
     return CorpusError(
-        f"{path}, line {number}: byte 0x{wrong} at column {error.start + 1} is not {encoding}; name the file's encoding "
-        "(for example big5 or gb18030), or mend the line"
+        f"{path}, line {number}: byte 0x{wrong} at column {error.start + 1} is not {encoding}; "
+        "name the file's encoding (for example big5 or gb18030), or mend the line"
     )

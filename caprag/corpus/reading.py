@@ -70,7 +70,10 @@ def read_corpus(
 
 
 def _read_files(
-    files: list[Path], column: str | None, encoding: str | None, on_error: Callable[[CorpusError], None] | None
+    files: list[Path],
+    column: str | None,
+    encoding: str | None,
+    on_error: Callable[[CorpusError], None] | None,
 ) -> Iterator[Sentence]:
     for path in files:
         try:
@@ -195,7 +198,10 @@ def _json_lines(path: Path, column: str | None, encoding: str | None) -> Iterato
             if isinstance(value, dict):
                 value = value[_choose_column(path, list(value), column)]
         except (ValueError, RecursionError) as error:
-            yield number, CorpusError(f"{path}, line {number}: is not JSON ({error}); one value a line is wanted")
+            yield (
+                number,
+                CorpusError(f"{path}, line {number}: is not JSON ({error}); one value a line is wanted"),
+            )
             continue
         except CorpusError as error:
             yield number, CorpusError(f"{path}, line {number}: {str(error).removeprefix(f'{path}: ')}")

@@ -6,7 +6,7 @@ Every figure is a projection of per-line counts, so that any two can be compared
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -66,8 +66,13 @@ class ErrorCounts:
     def __add__(self, other: ErrorCounts) -> ErrorCounts:
         if self.characters != other.characters:
             raise ValueError(f"counts of {self.characters!r} and {other.characters!r} characters don't add up")
-        names = [f.name for f in fields(self) if f.name != "characters"]
-        return ErrorCounts(*(getattr(self, n) + getattr(other, n) for n in names), self.characters)
+        return ErrorCounts(
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.lengths + other.lengths,
+            self.characters,
+        )
 
 
 def count_errors(
@@ -126,6 +131,31 @@ def cer(readings: Sequence[str], references: Sequence[str], *, characters: Chara
     0.2
     """
     return count_errors(readings, references, characters=characters).cer
+
+
+def cer_report(counts: ErrorCounts, *, samples: int = 1000, seed: int = 0) -> Report:
+    """Return the character error rate with its 95 % interval over lines.
+
+    Parameters
+    ----------
+    counts
+        Character errors line by line.
+    samples, seed
+        See `bootstrap`.
+
+    Returns
+    -------
+    Report
+        The rate over all characters, its interval, and what is needed to measure it again.
+    """
+    edits, lengths = np.array(counts.edits), np.array(counts.lengths)
+
+    def rate(lines: Sequence[int]) -> float:
+        rows = np.asarray(lines)
+        return _rate(float(edits[rows].sum()), float(lengths[rows].sum()))
+
+    signature = f"characters={counts.characters} form=NFKC"
+    return bootstrap("cer", rate, len(edits), samples=samples, seed=seed, signature=signature)
 
 
 def mean_edits(readings: Sequence[str], references: Sequence[str], *, characters: Characters = "all") -> float:

@@ -90,7 +90,8 @@ def best_candidate(
     Returns
     -------
     Candidate or None
-        The hit with the greatest margin, or without a picture the one at the smallest glyph distance; ``None`` without a hit or without a letter or digit in the reading.
+        The hit with the greatest margin, or without a picture the one at the smallest glyph distance; ``None`` without
+        a hit or without a letter or digit in the reading.
     """
     read = countable(reading)
     if not read or not hits:

@@ -101,7 +101,7 @@ class GlyphTable:
         costs[np.equal(rows, -1)] = 1.0
         costs[:, np.equal(columns, -1)] = 1.0
         costs[np.equal.outer([ord(c) for c in a], [ord(c) for c in b])] = 0.0
-        return np.maximum(costs, 0.0).astype(np.float32)
+        return np.asarray(np.maximum(costs, 0.0), np.float32)
 
     def neighbours(self, characters: Sequence[str], k: int) -> dict[str, list[str]]:
         """Return for each known character the `k` others among `characters` that look most like it, best first."""

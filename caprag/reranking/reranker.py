@@ -138,11 +138,12 @@ class Reranker:
             raise ValueError("a picture has no hypothesis; an empty text is one too")
         glyphs = GlyphTable.load()
         return [
-            self._decide(tuple(read), best_candidate(read[0].text, found, frequency, glyphs, judged))
+            self.decide(tuple(read), best_candidate(read[0].text, found, frequency, glyphs, judged))
             for read, found, judged in zip(hypotheses, hits, margins or [None] * len(hits), strict=True)
         ]
 
-    def _decide(self, hypotheses: tuple[Hypothesis, ...], candidate: Candidate | None) -> Caption:
+    def decide(self, hypotheses: tuple[Hypothesis, ...], candidate: Candidate | None) -> Caption:
+        """Decide for one picture or reading whose best candidate is known."""
         first = hypotheses[0]
         if candidate is None:
             # Nothing to compare with: as sure as the reader was.

@@ -60,7 +60,7 @@ class Index:
             raise ValueError(f"factory {factory!r} is unknown to FAISS ({reason}); try Flat or IVF256,Flat") from None
         self._embedder = embedder
         self._factory = factory
-        self._vectors = faiss.IndexIDMap2(inner)
+        self._vectors: faiss.Index = faiss.IndexIDMap2(inner)
         self._lexical = LexicalIndex()
         self._sentences = SentenceTable()
 
@@ -199,8 +199,8 @@ class Index:
         except RuntimeError as error:
             reason = str(error).split("Error: ")[-1].strip()
             raise ValueError(
-                f"factory {self._factory!r} can't be trained on {len(vectors)} sentences ({reason}); use Flat, or fewer "
-                "cells"
+                f"factory {self._factory!r} can't be trained on {len(vectors)} sentences ({reason}); "
+                "use Flat, or fewer cells"
             ) from None
 
     def remove(self, ids: Iterable[int]) -> None:
@@ -220,7 +220,7 @@ class Index:
         self._sentences.remove(wanted)
         self._lexical.remove(wanted)
         try:
-            self._vectors.remove_ids(np.asarray(wanted, np.int64))
+            self._vectors.remove_ids(faiss.IDSelectorBatch(np.asarray(wanted, np.int64)))
         except RuntimeError:
             # Graph indexes can't remove: `search_batch` passes over ids that have no sentence.
             return
@@ -304,7 +304,9 @@ class Index:
         try:
             self._save(target)
         except OSError as error:
-            raise IndexFolderError(f"{target}: can't be written ({error.strerror or error}); choose another folder") from error
+            raise IndexFolderError(
+                f"{target}: can't be written ({error.strerror or error}); choose another folder"
+            ) from error
 
     def _save(self, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
@@ -366,8 +368,8 @@ class Index:
                 embedder = load_embedder(entry["name"])
             except ModelError as error:
                 raise IndexFolderError(
-                    f"{place}: its embedder is not to be had ({error}); name it (embedder=..., --embedder), or build the "
-                    "index again"
+                    f"{place}: its embedder is not to be had ({error}); "
+                    "name it (embedder=..., --embedder), or build the index again"
                 ) from error
         if embedder.fingerprint != entry["fingerprint"]:
             raise IndexFolderError(

@@ -14,7 +14,12 @@ import pyarrow as pa
 from caprag.types import Sentence
 
 SCHEMA = pa.schema(
-    [("id", pa.int64()), ("text", pa.string()), ("source", pa.dictionary(pa.int32(), pa.string())), ("line", pa.int32())]
+    [
+        ("id", pa.int64()),
+        ("text", pa.string()),
+        ("source", pa.dictionary(pa.int32(), pa.string())),
+        ("line", pa.int32()),
+    ]
 )
 _ROWS_AT_A_TIME = 65536
 

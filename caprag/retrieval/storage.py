@@ -69,7 +69,9 @@ def read_contents(folder: Path) -> Contents:
     """
     path = folder / CONTENTS
     if not folder.is_dir():
-        raise IndexFolderError(f"{folder}: no such index folder; build one with: caprag index build CORPUS --out {folder}")
+        raise IndexFolderError(
+            f"{folder}: no such index folder; build one with: caprag index build CORPUS --out {folder}"
+        )
     if not path.is_file():
         raise IndexFolderError(f"{folder}: is no index ({CONTENTS} is missing); build one with: caprag index build")
     try:

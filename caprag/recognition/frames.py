@@ -1,0 +1,191 @@
+"""Pictures in: open one safely as upright 8-bit RGB, and list those of a folder.
+
+Knows the picture formats that Pillow decodes by itself (no EPS, no PDF: those start other programs), and what
+can be wrong with a file. Does not know what a picture shows, and leaves colour profiles alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from caprag.errors import FrameError
+
+MAX_PIXELS = 64_000_000
+"""A picture with more pixels is refused by its header alone; twice a frame of 8K television (7680 x 4320)."""
+
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
+)
+"""The names that `list_frames` takes for pictures in a folder; `open_frame` goes by the content instead."""
+
+MATTE = 128
+"""Grey level, 0 to 255, that shows through transparent pixels: light type and its dark outline stand out from
+it."""
+
+_FORMATS = frozenset({"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"})
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError),
+    *(RuntimeError, UserWarning, struct.error, zlib.error),
+)
+"""What Pillow's decoders raise on bytes that are not as the format says."""
+
+
+def open_frame(path: str | os.PathLike[str]) -> Image.Image:
+    """Open a picture as upright 8-bit RGB.
+
+    The content decides on the format, not the suffix. An animation gives its first frame; a rotation noted in
+    the EXIF data is carried out; 16-bit grey is scaled to 8 bits; transparent pixels let the grey `MATTE`
+    through.
+
+    Parameters
+    ----------
+    path
+        A picture file.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, decoded; the file is closed.
+
+    Raises
+    ------
+    FrameError
+        Where the file is missing, a folder, empty, not a picture, damaged, cut short, larger than
+        `MAX_PIXELS`, or holds numbers that have no known range (float or 32-bit grey).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (4, 2), 255).save(f"{folder}/white.png")
+    ...     frame = open_frame(f"{folder}/white.png")
+    >>> frame.mode, frame.size, frame.getpixel((0, 0))
+    ('RGB', (4, 2), (255, 255, 255))
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FrameError(f"{path}: is a folder; give its pictures, list_frames([folder]) lists them")
+    if not path.exists():
+        raise FrameError(f"{path}: no such file; check the name")
+    if not path.is_file():
+        raise FrameError(f"{path}: not a regular file; save the picture to a file first")
+    try:
+        if path.stat().st_size == 0:
+            raise FrameError(f"{path}: the file is empty; copy or export it again")
+        with Image.open(path, formats=_known_formats()) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise FrameError(_too_large(path, f"{width} x {height} pixels"))
+            picture.seek(0)
+            return _to_rgb(picture, path)
+    except _BOMBS as error:
+        raise FrameError(_too_large(path, str(error))) from error
+    except UnidentifiedImageError as error:
+        raise FrameError(f"{path}: not a picture in a known format; convert it to PNG or JPEG") from error
+    except PermissionError as error:
+        raise FrameError(f"{path}: may not be read ({error.strerror}); give yourself read permission") from error
+    except _DAMAGE as error:
+        raise FrameError(f"{path}: damaged or cut short ({error}); copy or export it again") from error
+
+
+def list_frames(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """List picture files: files as given, folders walked.
+
+    Parameters
+    ----------
+    paths
+        Files, kept whatever their suffix, and folders, walked to the bottom for files with one of `SUFFIXES`
+        in either case. Names that begin with a dot are passed over; links to folders are not followed.
+
+    Returns
+    -------
+    list of pathlib.Path
+        In the order of `paths`; within a folder in natural order of the parts of the name (``2`` before
+        ``10``).
+
+    Raises
+    ------
+    FrameError
+        Where a path is missing, or a folder holds no picture.
+    TypeError
+        Where `paths` is one path instead of a sequence of paths.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("10.png", "2.PNG", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     [path.name for path in list_frames([folder])]
+    ['2.PNG', '10.png']
+    """
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        raise TypeError(f"paths must be a sequence of paths, got one path: {paths!r}; write [path]")
+    frames: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(_walk(path), key=lambda file: _natural_key(file.relative_to(path)))
+            if not found:
+                raise FrameError(f"{path}: no pictures in this folder; looked for {' '.join(SUFFIXES)}")
+            frames += found
+        elif path.exists():
+            frames.append(path)
+        else:
+            raise FrameError(f"{path}: no such file or folder; check the name")
+    return frames
+
+
+def _known_formats() -> tuple[str, ...]:
+    """Give those of `_FORMATS` that this build of Pillow has; asking loads its plugins."""
+    return tuple(sorted(_FORMATS.intersection(Image.registered_extensions().values())))
+
+
+def _too_large(path: Path, size: str) -> str:
+    return f"{path}: too large ({size}, the limit is {MAX_PIXELS} pixels); scale it down first"
+
+
+def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
+    picture.load()
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode == "F" or upright.mode == "I" or upright.mode.startswith("I;"):
+        return _scale_grey(upright, path)
+    if upright.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, (MATTE, MATTE, MATTE, 255)), layer).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _scale_grey(picture: Image.Image, path: Path) -> Image.Image:
+    """Scale grey of more than 8 bits from 0..65535 to 0..255, rounding to the nearest level."""
+    levels = np.asarray(picture)
+    if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+        raise FrameError(f"{path}: float or 32-bit grey has no known range; save it with 8 or 16 bits")
+    return Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _walk(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(root, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
+    return found
+
+
+def _natural_key(path: Path) -> tuple[list[list[tuple[int, int, str]]], str]:
+    def pieces(name: str) -> list[tuple[int, int, str]]:
+        found = [piece for piece in re.split(r"(\d+)", name.casefold()) if piece]
+        return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in found]
+
+    return [pieces(name) for name in (*path.parent.parts, path.stem)], str(path)

@@ -1,0 +1,130 @@
+"""Results as lines that survive a kill: JSON lines or CSV, taken up again where they stopped.
+
+Knows the form of a result row, not where captions come from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from caprag.errors import CapragError
+from caprag.types import Caption
+
+Row = Mapping[str, object]
+
+_CSV_COLUMNS = ("text", "read", "snapped", "sentence_id", "confidence")
+
+
+def caption_row(caption: Caption) -> dict[str, object]:
+    """Return what a result line says of a caption, in the order in which it is written."""
+    return {
+        "text": _encodable(caption.text),
+        "read": _encodable(caption.hypotheses[0].text),
+        "snapped": caption.hit is not None,
+        "sentence_id": None if caption.hit is None else caption.hit.id,
+        "confidence": round(caption.confidence, 6),
+        "hypotheses": [
+            {"text": _encodable(h.text), "logprob": round(h.logprob, 6)} for h in caption.hypotheses
+        ],
+    }  # fmt: skip
+
+
+def _encodable(text: str) -> str:
+    # A lone surrogate can't be written as UTF-8.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class ResultFile:
+    """Where result rows go: a file that is added to, or stdout.
+
+    Each row is on disk before the next is made. A row cut off by a kill is dropped when the file is taken up again.
+
+    Parameters
+    ----------
+    path
+        Its suffix says the form, ``.csv`` or ``.jsonl``; ``None`` writes JSON lines to stdout.
+    key
+        The field that tells items apart.
+
+    Raises
+    ------
+    CapragError
+        Where the suffix is another, or the file holds something else.
+    """
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        self._key = key
+        self._csv = path is not None and path.suffix.lower() == ".csv"
+        self.done: set[str] = set()
+        self._stream: IO[str] = sys.stdout
+        if path is None:
+            return
+        if path.suffix.lower() not in (".csv", ".jsonl"):
+            raise CapragError(f"{path}: has the suffix {path.suffix!r}; write to .jsonl or .csv")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = self._take_up(path) if path.exists() else 0
+            self._stream = path.open("r+" if path.exists() else "w", encoding="utf-8", newline="")
+            self._stream.seek(kept)
+            self._stream.truncate()
+        except OSError as error:
+            raise CapragError(f"{path}: can't be written ({error.strerror}); choose another file") from error
+        if self._csv and not kept:
+            self._write_csv([key, *_CSV_COLUMNS])
+
+    def _take_up(self, path: Path) -> int:
+        """Note what is done and return the number of bytes that hold whole rows."""
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            text = whole.decode("utf-8")
+            if self._csv:
+                return self._take_up_csv(path, text)
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            self.done = {str(row[self._key]) for row in rows}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CapragError(f"{path}: holds no results of this command ({error!r}); choose another file") from error
+        return len(whole)
+
+    def _take_up_csv(self, path: Path, text: str) -> int:
+        # A field may hold line breaks: a kill can leave an open quote, and what follows it is not whole.
+        end = 0
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = text.splitlines(keepends=True)
+        try:
+            for number, row in enumerate(reader):
+                if number == 0 and row != [self._key, *_CSV_COLUMNS]:
+                    raise CapragError(f"{path}: has the columns {', '.join(row)}; choose another file")
+                if number:
+                    self.done.add(row[0])
+                end = reader.line_num
+        except csv.Error:
+            pass
+        return len("".join(lines[:end]).encode())
+
+    def write(self, row: Row) -> None:
+        """Write one row and see it out of the process."""
+        if self._csv:
+            self._write_csv([row[self._key], *(row[name] for name in _CSV_COLUMNS)])
+        else:
+            self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+    def _write_csv(self, values: list[object]) -> None:
+        csv.writer(self._stream, lineterminator="\n").writerow(values)
+
+    def __enter__(self) -> ResultFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not sys.stdout:
+            self._stream.close()

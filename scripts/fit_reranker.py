@@ -1,0 +1,114 @@
+"""Fit the shipped reranker: python scripts/fit_reranker.py [--pictures 0].
+
+Examples are readings with truth, each with the true sentence in the corpus and with it left out: what two OCR engines
+read of four films, and what RapidOCR reads of real frames and of caption bitmaps on photographs, shrunk and blurred
+until it errs. The material is found through CAPRAG_DATA. Writes caprag/reranking/reranker.json. A quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+from tqdm import tqdm
+
+import caprag
+from caprag.pipeline import Pipeline
+from caprag.reranking import Example, fit_reranker
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from material import DATA, FILMS, lines, require_data, tsv  # noqa: E402
+
+SIZE = (1280, 720)
+
+
+def text_examples(index: caprag.Index, engines: Sequence[str]) -> Iterator[Example]:
+    """Describe the readings of films, without and with the film's sentences in the index."""
+    for film in tqdm(FILMS, desc="films"):
+        truth = lines(film, "truth")
+        for inside in (False, True):
+            ids = index.add(caprag.read_corpus(DATA / "subtitles" / film / "truth.srt")) if inside else []
+            for engine in engines:
+                read = lines(film, engine)
+                for r, t, hits in zip(read, truth, index.search_batch(read), strict=True):
+                    yield Example.of(r, t, hits, index.frequency)
+            index.remove(ids)
+
+
+def pictures(count: int, seed: int) -> Iterator[tuple[Image.Image, str]]:
+    """Give damaged frames and pasted bitmaps with what they say, in a random order."""
+    random = np.random.default_rng(seed)
+    frames = [("frames", row) for row in tsv(DATA / "frames/captions.tsv")]
+    bitmaps = [("bitmaps", row) for row in tsv(DATA / "bitmaps/captions.tsv")]
+    backgrounds = sorted((DATA / "backgrounds").glob("*.jpg"))
+    chosen = [*frames, *(bitmaps[i] for i in random.permutation(len(bitmaps)))]
+    for kind, (name, truth) in (chosen[i] for i in random.permutation(len(chosen))[:count]):
+        picture = caprag.open_frame(DATA / kind / name) if kind == "frames" else Image.open(DATA / kind / name)
+        if kind == "bitmaps":
+            back = caprag.open_frame(backgrounds[random.integers(len(backgrounds))]).resize(SIZE)
+            layer = picture.convert("RGBA")
+            layer.thumbnail((SIZE[0] - 80, SIZE[1] // 3))
+            back.paste(layer, ((SIZE[0] - layer.width) // 2, SIZE[1] - layer.height - 40), layer)
+            picture = back
+        yield damage(picture, random), truth
+
+
+def damage(picture: Image.Image, random: np.random.Generator) -> Image.Image:
+    """Shrink, blur and add grain, from hardly to severely."""
+    width, height = picture.size
+    factor = random.uniform(1.5, 6.5) * height / 720
+    small = picture.resize((max(64, round(width / factor)), max(36, round(height / factor))), Image.Resampling.BOX)
+    grain = random.normal(0, random.uniform(0, 16), (*small.size[::-1], 1))
+    noisy = Image.fromarray(np.uint8(np.clip(np.asarray(small, np.float32) + grain, 0, 255)))
+    return noisy.resize(SIZE, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(random.uniform(0, 1.2)))
+
+
+def picture_examples(without: caprag.Index, count: int, seed: int) -> Iterator[Example]:
+    """Describe what RapidOCR reads of pictures, scored by itself, without and with their captions in the index."""
+    captions = [row[1] for kind in ("frames", "bitmaps") for row in tsv(DATA / kind / "captions.tsv")]
+    inside = caprag.Index.build([*(without[i] for i in without), *captions], without.embedder, progress=True)
+    recognizer = caprag.load_recognizer("rapidocr")
+    for picture, truth in tqdm(pictures(count, seed), desc="pictures", total=count):
+        hypotheses = recognizer.recognize_batch([picture], 5)
+        for index in (without, inside):
+            pipeline = Pipeline(index, recognizer=recognizer)
+            hits = pipeline.find(hypotheses)
+            margins = pipeline.judge([picture], hypotheses, hits)
+            yield Example.of(hypotheses[0][0].text, truth, hits[0], index.frequency, margins[0])
+
+
+def main() -> None:
+    """Gather the examples, fit and save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "caprag/reranking/reranker.json")
+    parser.add_argument("--pictures", type=int, default=600, help="how many damaged pictures to read")
+    parser.add_argument("--engines", nargs="+", default=["paddle", "lens"])
+    parser.add_argument("--threshold", type=float, default=0.5)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    require_data()
+    index = caprag.Index.build(caprag.read_corpus(DATA / "text"), progress=True)
+    by_text = list(text_examples(index, arguments.engines))
+    by_picture = list(picture_examples(index, arguments.pictures, arguments.seed))
+    provenance = {
+        "films": list(FILMS),
+        "engines": arguments.engines,
+        "text_examples": len(by_text),
+        "picture_examples": len(by_picture),
+        "corpus_sentences": len(index),
+        "embedder": index.embedder.fingerprint[:16],
+        "seed": arguments.seed,
+        "cases": {case: sum(e.case == case for e in [*by_text, *by_picture]) for case in ("snap", "keep", "neither")},
+    }
+    reranker = fit_reranker([*by_text, *by_picture], threshold=arguments.threshold, provenance=provenance)
+    reranker.save(arguments.out)
+    print(f"{arguments.out}: {provenance}")
+
+
+if __name__ == "__main__":
+    main()
