@@ -60,7 +60,7 @@ class Pipeline:
                 raise ValueError(f"{name} is {value}; at least 1 is needed")
         self.index = index
         self._recognizer = recognizer
-        self._reranker = reranker or Reranker.load()
+        self._reranker = reranker
         self._n_best = n_best
         self._k = k
         self._batch_size = batch_size
@@ -236,6 +236,8 @@ class Pipeline:
         margins: Sequence[Sequence[float]] | None,
     ) -> list[Caption]:
         frequency = self.index.frequency if self.index is not None else _never
+        if self._reranker is None:
+            self._reranker = Reranker.load()
         return self._reranker.rerank_batch(hypotheses, hits, frequency, margins)
 
 

@@ -60,6 +60,8 @@ def normalize(text: str) -> str:
     text = _LINE_BREAKS.sub("\n", unicodedata.normalize("NFKC", text))
     if not text.isprintable():
         text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _DROPPED_CATEGORIES)
+        # What was dropped may have stood between a letter and its accent.
+        text = unicodedata.normalize("NFKC", text)
     text = _SPACES.sub(" ", text)
     return "\n".join(line for part in text.split("\n") if (line := part.strip()))
 
@@ -84,7 +86,8 @@ def match_form(text: str, *, variants: bool = True) -> str:
     >>> match_form("妳在這裡嗎？ OK") == match_form("妳在这裏吗 ok!")
     True
     """
-    text = countable(text, "letters").lower()
+    # The one letter whose lower case is longer.
+    text = countable(text, "letters").replace("İ", "i").lower()
     return text.translate(_variant_table()) if variants else text
 
 
@@ -101,7 +104,7 @@ def countable(text: str, characters: Characters = "letters") -> str:
     Returns
     -------
     str
-        A subsequence of ``normalize(text)``.
+        A subsequence of ``normalize(text)``, composed (NFC).
 
     Examples
     --------
@@ -111,8 +114,8 @@ def countable(text: str, characters: Characters = "letters") -> str:
     check_characters(characters)
     text = normalize(text)
     if characters == "all":
-        return "".join(text.split())
-    return "".join(c for c in text if unicodedata.category(c)[0] in "LN")
+        return unicodedata.normalize("NFC", "".join(text.split()))
+    return unicodedata.normalize("NFC", "".join(c for c in text if unicodedata.category(c)[0] in "LN"))
 
 
 def check_characters(characters: str) -> None:
@@ -134,7 +137,7 @@ def convert(text: str, variant: Variant) -> str:
     Returns
     -------
     str
-        The text converted by OpenCC, phrase by phrase.
+        The text converted by OpenCC, phrase by phrase, without lone surrogates.
 
     Raises
     ------
@@ -148,7 +151,10 @@ def convert(text: str, variant: Variant) -> str:
     """
     if variant not in get_args(Variant):
         raise ValueError(f"variant is {variant!r}; known are {', '.join(get_args(Variant))}")
-    return str(_converter("t2s" if variant == "s" else f"s2{variant}").convert(text))
+    converter = _converter("t2s" if variant == "s" else f"s2{variant}")
+    # OpenCC refuses lone surrogates, and some of its tables end a text at the character 0.
+    parts = text.encode("utf-8", "ignore").decode("utf-8").split("\0")
+    return "\0".join(str(converter.convert(part)) for part in parts)
 
 
 @functools.cache

@@ -25,7 +25,7 @@ def verdict(caption: caprag.Caption) -> tuple[str, tuple[int, int, int]]:
     """Say in words and colour what was done."""
     sure = f"{caption.confidence:.1%} sure"
     if not caption.text:
-        return f"no caption, {sure}", NONE
+        return "no caption", NONE
     if caption.hit is None:
         return f"kept as read, {sure}", KEPT
     return f"snapped to sentence {caption.hit.id}, {sure}", SNAPPED

@@ -20,17 +20,17 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "indexes/demo"
 SIZE = (1280, 720)
 
-# name, lines of the caption, what else is there, damage (0 none to 1 severe)
+# name, lines of the caption, what else is there, damage (0 none, 1 hardly legible)
 FRAMES: list[tuple[str, list[str], str, float]] = [
     ("clear", ["family_drama:200"], "", 0.0),
     ("logo", ["cooking_show:310"], "logo", 0.15),
-    ("blurred", ["military_comedy:420"], "", 0.75),
-    ("faint", ["talk_show:505"], "faint", 0.55),
+    ("blurred", ["family_drama:333"], "", 0.95),
+    ("faint", ["talk_show:1000"], "faint noise", 0.95),
     ("small", ["family_drama:640"], "logo", 0.9),
     ("two-lines", ["talk_show:800", "talk_show:801"], "", 0.2),
-    ("bright", ["cooking_show:120"], "bright", 0.65),
+    ("bright", ["military_comedy:900"], "bright", 0.8),
     ("sign", ["military_comedy:77"], "sign", 0.3),
-    ("noisy", ["cooking_show:700"], "noise", 0.8),
+    ("noisy", ["cooking_show:700"], "noise", 0.9),
     ("unknown", ["=月亮今天請假沒有來"], "logo", 0.3),
     ("no-caption", [], "", 0.2),
     ("no-caption-logo", [], "logo sign", 0.2),
@@ -46,12 +46,14 @@ def scene(seed: int, bright: bool) -> Image.Image:
     slope = np.linspace(0, 1, SIZE[1])[:, None, None]
     picture = Image.fromarray(np.uint8((1 - slope) * top + slope * bottom) * np.ones((1, SIZE[0], 1), np.uint8))
     draw = ImageDraw.Draw(picture)
-    for _ in range(26):
+    for _ in range(40):
         x, y = int(random.integers(-100, SIZE[0])), int(random.integers(-100, SIZE[1]))
         w, h = (int(v) for v in random.integers(40, 420, 2))
-        colour = tuple(int(v) for v in np.clip(random.integers(0, 256, 3) * (0.8 if bright else 0.55), 0, 255))
+        colour = tuple(
+            int(v) for v in random.integers(0, 46, 3) + random.integers(*((120, 200) if bright else (20, 120)))
+        )
         (draw.ellipse if random.random() < 0.5 else draw.rectangle)((x, y, x + w, y + h), fill=colour)
-    return picture.filter(ImageFilter.GaussianBlur(5))
+    return picture.filter(ImageFilter.GaussianBlur(9))
 
 
 def draw_caption(picture: Image.Image, lines: list[str], faint: bool) -> None:
@@ -81,7 +83,7 @@ def draw_extras(picture: Image.Image, extras: str) -> None:
 
 def damage(picture: Image.Image, strength: float, noise: bool, seed: int) -> Image.Image:
     """Shrink, enlarge and blur, as a poor copy does."""
-    factor = 1 + 3.2 * strength
+    factor = 1 + 5 * strength
     small = picture.resize((round(SIZE[0] / factor), round(SIZE[1] / factor)), Image.Resampling.BILINEAR)
     picture = small.resize(SIZE, Image.Resampling.BICUBIC)
     if noise:
@@ -109,7 +111,7 @@ def draw_frames() -> None:
         draw_extras(picture, extras)
         draw_caption(picture, lines, "faint" in extras)
         path = folder / f"{number + 1:02d}-{name}.jpg"
-        quality = math.floor(88 - 55 * strength)
+        quality = math.floor(88 - 58 * strength)
         damage(picture, strength, "noise" in extras, number).save(path, quality=quality, optimize=True)
         truth.append(f"{path.name}\t{'|'.join(lines)}")
     (folder / "captions.tsv").write_text("\n".join(truth) + "\n", encoding="utf-8")

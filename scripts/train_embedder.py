@@ -196,7 +196,9 @@ def main() -> None:
     tokenizer.save_pretrained(plain)
     encoder = Transformer(str(plain), max_seq_length=MAX_LENGTH)
     head = Pooling(arguments.hidden, pooling_mode="cls")
-    SentenceTransformer(modules=[encoder, head, Normalize()]).half().save_pretrained(str(arguments.out))
+    whole = SentenceTransformer(modules=[encoder, head, Normalize()]).half()
+    # The model card is written by hand.
+    whole.save_pretrained(str(arguments.out), create_model_card=False)
     options = {k: v for k, v in vars(arguments).items() if k not in ("out", "work", "text", "threads")}
     recipe = {"sentences": len(sentences), **options}
     (arguments.out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")

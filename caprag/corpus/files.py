@@ -5,6 +5,7 @@ Knows nothing of what is in the lines.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import re
 from collections.abc import Iterable, Iterator
@@ -41,12 +42,10 @@ def list_files(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> li
     files: list[Path] = []
     for path in [paths] if isinstance(paths, (str, PathLike)) else paths:
         given = Path(path)
-        if given.is_file():
-            found = [given]
-        elif given.is_dir():
-            found = [p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-        else:
-            found = [p for p in map(Path, glob.glob(fspath(path), recursive=True)) if p.is_file()]  # noqa: PTH207
+        try:
+            found = _find(given, fspath(path))
+        except OSError as error:
+            raise CorpusError(f"{given}: can't be looked up ({error.strerror}); name a file or folder") from error
         if not found:
             what = "holds no file of a known kind" if given.is_dir() else "does not exist"
             raise CorpusError(f"{given}: {what}; a corpus is made of {' '.join(SUFFIXES)}")
@@ -54,10 +53,20 @@ def list_files(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> li
     return files
 
 
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    # Numbers and words never meet in a comparison: each part carries its kind.
+def _find(given: Path, pattern: str) -> list[Path]:
+    if not pattern:
+        raise CorpusError("a path is empty; name a file, or . for the working directory")
+    if given.is_file():
+        return [given]
+    if given.is_dir():
+        return [p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    return [p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file()]  # noqa: PTH207
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+    # Numbers and words never meet in a comparison: each part carries its kind. The path itself parts 1 from 01.
     parts = _DIGITS.split(str(path))
-    return [(0, int(p)) if p.isdecimal() else (1, p) for p in parts if p]
+    return [(0, int(p)) if p.isdecimal() else (1, p) for p in parts if p], str(path)
 
 
 def decode_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str | CorpusError]]:
@@ -82,13 +91,15 @@ def decode_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int,
     """
     try:
         "".encode(encoding or "utf-8")
-    except LookupError:
+        # One name for utf16, UTF_16 and U16.
+        known = codecs.lookup(encoding or "utf-8").name
+    except (LookupError, ValueError):
         raise CorpusError(f"encoding {encoding!r} is unknown; try utf-8, big5 or gb18030") from None
     try:
         with path.open("rb") as stream:
             wide = _WIDE_BOMS.get(stream.peek(2)[:2]) if encoding is None else None
-            if wide is not None or (encoding or "").lower().replace("_", "-").startswith(("utf-16", "utf-32")):
-                yield from _wide_lines(path, wide or encoding or "", stream.read())
+            if wide is not None or known.startswith(("utf-16", "utf-32")):
+                yield from _wide_lines(path, wide or known, stream.read())
                 return
             for number, raw in enumerate(stream, 1):
                 line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw

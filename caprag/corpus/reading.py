@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -145,8 +147,18 @@ def _subtitles(path: Path, encoding: str | None) -> Iterator[Item]:
     text = "\n".join(lines)
     if not text.strip():
         return
+    kind = path.suffix.lower()[1:]
+    # In these two pysubs2 takes all up to the next time line for text, and a last line of digits for a number.
+    if kind == "vtt":
+        cues = (block for block in re.split(r"\n(?:[ \t]*\n)+", text) if "-->" in block)
+        text = "\n\n0\n".join(cue[cue.rfind("\n", 0, cue.index("-->")) + 1 :] for cue in cues)
+    if kind in ("srt", "vtt"):
+        text += "\n\n0\n"
     try:
-        events = pysubs2.SSAFile.from_string(text, format_=path.suffix.lower()[1:]).events
+        with warnings.catch_warnings():
+            # What it warns of are times, layers and margins, not texts.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            events = pysubs2.SSAFile.from_string(text, format_=kind).events
     except (pysubs2.exceptions.Pysubs2Error, ValueError) as error:
         raise CorpusError(f"{path}: is not read as {path.suffix[1:]} ({error}); check the file's kind") from error
     if not events:
@@ -158,32 +170,47 @@ def _subtitles(path: Path, encoding: str | None) -> Iterator[Item]:
 
 def _table(path: Path, delimiter: str, column: str | None, encoding: str | None) -> Iterator[Item]:
     broken: list[tuple[int, CorpusError]] = []
+    current = 0
+    ended = False
 
     def lines() -> Iterator[str]:
+        nonlocal current, ended
         for number, line in decode_lines(path, encoding):
             if isinstance(line, str):
-                yield line + "\n"
+                current = number
+                # Python 3.10 takes no character 0.
+                yield line.replace("\0", "") + "\n"
             else:
                 broken.append((number, line))
+        ended = True
 
     reader = csv.reader(lines(), delimiter=delimiter)
-    try:
-        header = next(reader, None)
-        if header is None:
-            yield from broken
+    place = columns = 0
+    while True:
+        start = current + 1
+        item: str | CorpusError | None = None
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            row = []
+            item = CorpusError(f"{path}, line {current}: is not csv ({error}); check its quotes")
+        yield from broken
+        broken.clear()
+        if row is None:
             return
-        place = header.index(_choose_column(path, header, column))
-        for row in reader:
-            yield from broken
-            broken.clear()
-            if len(row) > place:
-                yield reader.line_num, row[place]
-            elif row:
-                message = f"{path}, line {reader.line_num}: has {len(row)} columns, the header has {len(header)}"
-                yield reader.line_num, CorpusError(f"{message}; mend the line")
-    except csv.Error as error:
-        raise CorpusError(f"{path}, line {reader.line_num}: is not csv ({error}); check its quotes") from error
-    yield from broken
+        if row and ended:
+            # Only a field that is still open makes a row of the end of the file.
+            item = CorpusError(f"{path}, line {start}: opens a quote that is never closed; check its quotes")
+        elif row and not columns:
+            place, columns = row.index(_choose_column(path, row, column)), len(row)
+        elif len(row) > place:
+            item = row[place]
+        elif row:
+            item = CorpusError(
+                f"{path}, line {current}: has {len(row)} columns, the header has {columns}; mend the line"
+            )
+        if item is not None:
+            yield current, item
 
 
 def _json_lines(path: Path, column: str | None, encoding: str | None) -> Iterator[Item]:
@@ -229,7 +256,7 @@ def _parquet(path: Path, column: str | None) -> Iterator[Item]:
                     number += 1
                     if value is not None:
                         yield number, value
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: is not read as parquet ({error}); write the file again") from error
 
 

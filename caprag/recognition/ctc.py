@@ -65,8 +65,6 @@ _LUMA_BGR = np.array([0.114, 0.587, 0.299])
 
 _Labels = tuple[int, ...]
 
-__Labels = tuple[int, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -133,14 +131,10 @@ class _Alphabet:
     def _word(self, word: str) -> _Labels | None:
         labels: list[int] = []
         for character in word:
-            for spelling in (
-                _fold(character),
-                DOUBLES.get(character, ""),
-                unicodedata.normalize("NFKC", character),
-            ):
-                if spelling and (spelling in self._groups or all(one in self._groups for one in spelling)):
-                    whole = [spelling] if spelling in self._groups else spelling
-                    labels += [self._groups[one] for one in whole]
+            folded = _fold(character)
+            for spelling in ([folded], list(DOUBLES.get(folded, "")), list(unicodedata.normalize("NFKC", folded))):
+                if spelling and all(one in self._groups for one in spelling):
+                    labels += [self._groups[one] for one in spelling]
                     break
             else:
                 return None
@@ -213,7 +207,7 @@ class RapidOCRRecognizer:
         Raises
         ------
         ValueError
-            Where `n_best` is below 1.
+            Where `n_best` is below 1, or an image has no pixels.
         TypeError
             Where an image is not a `PIL.Image.Image`.
         """
@@ -242,7 +236,7 @@ class RapidOCRRecognizer:
         Raises
         ------
         ValueError
-            Where `images` and `texts` differ in length.
+            Where `images` and `texts` differ in length, or an image has no pixels.
         TypeError
             Where an image is not a `PIL.Image.Image`.
         """
@@ -254,6 +248,8 @@ class RapidOCRRecognizer:
         """Give the parts of a picture's caption in reading order, from the cache where it was read before."""
         if not isinstance(image, Image.Image):
             raise TypeError(f"images must be PIL images, got {type(image).__name__}; open_frame(path) gives one")
+        if min(image.size) < 1:
+            raise ValueError(f"images must have pixels, got the size {image.size}")
         image = image.convert("RGB")
         key = (image.size, hashlib.blake2b(image.tobytes()).digest())
         parts = self._cache.pop(key, None)
@@ -268,11 +264,10 @@ class RapidOCRRecognizer:
     def _find_and_read(self, image: Image.Image) -> tuple[_Part, ...]:
         strip = image.width > STRIP_RATIO * image.height or image.height < STRIP_HEIGHT
         image = _pad(image, strip)
-        lines = join_neighbours(self._detect(image))
-        found = [line for line in lines if could_be_caption(line, image.size, strip=strip)]
+        likely = [box for box in self._detect(image) if could_be_caption(box, image.size, strip=strip)]
         pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
         matrices, boxes = [], []
-        for box in found:
+        for box in join_neighbours(likely):
             crop = _crop(pixels, box)
             matrix = self._matrix(crop)
             matrices.append(matrix)

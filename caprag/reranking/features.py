@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rapidfuzz.distance import Levenshtein
 
 from caprag.reranking.glyphs import GlyphTable
-from caprag.text import countable, match_form
+from caprag.text import countable, match_form, normalize
 from caprag.types import Hit
 
 FEATURES: Mapping[str, str] = {
@@ -90,16 +90,25 @@ def best_candidate(
     Returns
     -------
     Candidate or None
-        The hit with the greatest margin, or without a picture the one at the smallest glyph distance; ``None`` without
-        a hit or without a letter or digit in the reading.
+        The hit with the greatest margin, or without a picture the one at the smallest glyph distance, of several the
+        one whose written form is nearest; ``None`` without a hit or without a letter or digit in the reading.
+
+    Raises
+    ------
+    ValueError
+        Where there are not as many margins as hits.
     """
     read = countable(reading)
     if not read or not hits:
         return None
+    if margins is not None and len(margins) != len(hits):
+        raise ValueError(f"there are {len(hits)} hits and {len(margins)} margins; they must be as many")
     texts = [countable(hit.text) for hit in hits]
     distances = [glyphs.distance(read, text) for text in texts]
     evidence = [0.0] * len(hits) if margins is None else [max(min(m, _MOST_MARGIN), -_MOST_MARGIN) for m in margins]
-    order = sorted(range(len(hits)), key=lambda i: (-evidence[i], distances[i], -hits[i].edit, hits[i].id))
+    written = normalize(reading)
+    signs = [Levenshtein.distance(written, hit.text) for hit in hits]
+    order = sorted(range(len(hits)), key=lambda i: (-evidence[i], distances[i], -hits[i].edit, signs[i], hits[i].id))
     first = order[0]
     form = match_form(hits[first].text)
     rivals = [distances[i] for i in order[1:] if match_form(hits[i].text) != form]

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 _SHIPPED = Path(__file__).with_name("glyphs.npz")
 _ROWS_AT_A_TIME = 512
+# Two characters may be drawn alike, and still are two.
+_MOST_ALIKE = 0.999
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +50,7 @@ class GlyphTable:
         return GlyphTable(characters, vectors, {c: i for i, c in enumerate(characters)})
 
     def similarity(self, a: str, b: str) -> float:
-        """Return how alike two characters look, in [0, 1]; 1 for equal ones, 0 where one is unknown.
+        """Return how alike two characters look, in [0, 1]; 1 for equal ones only, 0 where one is unknown.
 
         Examples
         --------
@@ -61,7 +63,7 @@ class GlyphTable:
         i, j = self.index.get(a), self.index.get(b)
         if i is None or j is None:
             return 0.0
-        return max(0.0, float(self.vectors[i] @ self.vectors[j]))
+        return min(max(0.0, float(self.vectors[i] @ self.vectors[j])), _MOST_ALIKE)
 
     def distance(self, a: str, b: str) -> float:
         """Return the edit distance of two texts in which a look-alike costs less than a stranger.
@@ -76,7 +78,7 @@ class GlyphTable:
         Returns
         -------
         float
-            In [0, max(len(a), len(b))]; symmetric; never above the Levenshtein distance.
+            In [0, max(len(a), len(b))]; symmetric; 0 for equal texts only; never above the Levenshtein distance.
 
         References
         ----------
@@ -97,11 +99,11 @@ class GlyphTable:
     def substitutions(self, a: str, b: str) -> npt.NDArray[np.float32]:
         """Return what it costs to read each character of `b` for each of `a`: shape (len(a), len(b)), in [0, 1]."""
         rows, columns = ([self.index.get(c, -1) for c in text] for text in (a, b))
-        costs = 1.0 - np.maximum(self.vectors[rows] @ self.vectors[columns].T, 0.0)
+        costs = 1.0 - np.clip(self.vectors[rows] @ self.vectors[columns].T, 0.0, _MOST_ALIKE)
         costs[np.equal(rows, -1)] = 1.0
         costs[:, np.equal(columns, -1)] = 1.0
         costs[np.equal.outer([ord(c) for c in a], [ord(c) for c in b])] = 0.0
-        return np.asarray(np.maximum(costs, 0.0), np.float32)
+        return np.asarray(costs, np.float32)
 
     def neighbours(self, characters: Sequence[str], k: int) -> dict[str, list[str]]:
         """Return for each known character the `k` others among `characters` that look most like it, best first."""

@@ -53,6 +53,10 @@ class Reranker:
         for name, weights in (("snap", self.snap), ("keep", self.keep)):
             if list(weights) != list(FEATURES):
                 raise ValueError(f"{name} weighs {', '.join(weights)}; the features are {', '.join(FEATURES)}")
+            if not all(math.isfinite(weight) for weight in weights.values()):
+                raise ValueError(f"{name} has a weight that is not finite; fit it again")
+        if not math.isfinite(self.snap_bias) or not math.isfinite(self.keep_bias):
+            raise ValueError(f"snap_bias is {self.snap_bias} and keep_bias is {self.keep_bias}; both must be finite")
         if not 0 <= self.threshold <= 1 or not 0 <= self.exact <= 1:
             raise ValueError(f"threshold is {self.threshold} and exact is {self.exact}; both must lie in [0, 1]")
 
@@ -79,7 +83,7 @@ class Reranker:
             return cls(**stored)
         except OSError as error:
             raise ModelError(f"{place}: can't be read ({error.strerror}); name a reranker's file") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ModelError(f"{place}: is no reranker ({error}); fit it again") from error
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -130,7 +134,7 @@ class Reranker:
         Raises
         ------
         ValueError
-            Where the lists differ in length or one has no hypothesis.
+            Where the lists differ in length (margins and hits too) or one has no hypothesis.
         """
         if len(hypotheses) != len(hits):
             raise ValueError(f"there are {len(hypotheses)} lists of hypotheses and {len(hits)} of hits")

@@ -61,10 +61,11 @@ class SentenceEmbedder:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over weights, vocabulary and modules; the precision they are loaded in does not change it."""
+        """SHA-256 over weights, vocabulary, modules and window; the precision they are loaded in does not change it."""
         digest = hashlib.sha256()
         for module in self._model:
-            digest.update(type(module).__name__.encode())
+            digest.update(f"{type(module).__name__} {getattr(module, 'pooling_mode', '')}".encode())
+        digest.update(f"{self._model.max_seq_length}".encode())
         for name, tensor in sorted(self._model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
@@ -78,7 +79,7 @@ class SentenceEmbedder:
         Parameters
         ----------
         texts
-            Any strings; what is longer than the model's window is cut by the model.
+            Any strings; what is longer than the model's window is cut by the model, a lone surrogate is read as "?".
         progress
             Whether to show a progress bar on stderr.
 
@@ -90,7 +91,8 @@ class SentenceEmbedder:
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
         vectors = self._model.encode(
-            list(texts),
+            # Tokenizers refuse lone surrogates.
+            [text.encode("utf-8", "replace").decode("utf-8") for text in texts],
             batch_size=self._batch_size,
             show_progress_bar=progress,
             convert_to_numpy=True,
@@ -132,6 +134,7 @@ def load_embedder(
     True
     """
     import torch
+    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
@@ -152,7 +155,7 @@ def load_embedder(
             loaded = SentenceTransformer(
                 str(folder) if folder.is_dir() else name, device=device, model_kwargs=precision
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"{name}: is not loaded as an embedder ({reason}); check the id or folder") from error
     return SentenceEmbedder(loaded.float(), name, batch_size=batch_size)

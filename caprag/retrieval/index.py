@@ -58,9 +58,13 @@ class Index:
         except RuntimeError as error:
             reason = str(error).split("Error: ")[-1].strip()
             raise ValueError(f"factory {factory!r} is unknown to FAISS ({reason}); try Flat or IVF256,Flat") from None
+        if isinstance(inner, faiss.IndexIDMap):
+            raise ValueError(f"factory {factory!r} maps ids, which caprag does itself; leave IDMap away")
         self._embedder = embedder
         self._factory = factory
-        self._vectors: faiss.Index = faiss.IndexIDMap2(inner)
+        # Inverted lists keep ids themselves. A map beside them would count places, which removing does not shift there.
+        has_ids = faiss.try_extract_index_ivf(inner) is not None and not isinstance(inner, faiss.IndexRefine)
+        self._vectors: faiss.Index = inner if has_ids else faiss.IndexIDMap2(inner)
         self._lexical = LexicalIndex()
         self._sentences = SentenceTable()
 
@@ -162,7 +166,11 @@ class Index:
         ------
         ValueError
             Where the factory wants training and there are too few sentences for it.
+        TypeError
+            For a single string.
         """
+        if isinstance(sentences, str):
+            raise TypeError(f"sentences is the string {sentences[:20]!r}; a list of sentences is wanted")
         added: list[int] = []
         pending = iter(sentences)
         with tqdm(desc="index", unit=" sentences", disable=not progress) as bar:
@@ -181,7 +189,7 @@ class Index:
         return added
 
     def _new_sentences(self, chunk: Sequence[Sentence | str]) -> list[Sentence]:
-        given = [Sentence(normalize(s)) if isinstance(s, str) else s for s in chunk]
+        given = [_written(s) for s in chunk]
         unique = {s.text: s for s in reversed(given) if s.text}
         texts = list(reversed(unique))
         known = self._lexical.find(texts) if len(self) else [[] for _ in texts]
@@ -251,10 +259,14 @@ class Index:
         ------
         ValueError
             For `k` or `candidates` below 1.
+        TypeError
+            For a single string.
         """
+        if isinstance(queries, str):
+            raise TypeError(f"queries is the string {queries[:20]!r}; a list of readings is wanted (or use search)")
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; both must be at least 1")
-        depth = max(k, candidates)
+        depth = min(max(k, candidates), len(self))
         forms = [match_form(query) for query in queries]
         asked = [i for i, form in enumerate(forms) if form]
         results: list[list[Hit]] = [[] for _ in queries]
@@ -283,7 +295,12 @@ class Index:
             cosines, ids = self._vectors.search(vectors, min(depth + stale, self._vectors.ntotal))
         found = []
         for row, scores in zip(ids, cosines, strict=True):
-            there = [(int(i), float(s)) for i, s in zip(row, scores, strict=True) if i >= 0 and int(i) in self]
+            # Rounding and quantised vectors overshoot.
+            there = [
+                (int(i), min(max(float(s), -1.0), 1.0))
+                for i, s in zip(row, scores, strict=True)
+                if i >= 0 and int(i) in self
+            ]
             found.append(dict(there[:depth]))
         return found
 
@@ -303,10 +320,10 @@ class Index:
         target = Path(folder)
         try:
             self._save(target)
-        except OSError as error:
-            raise IndexFolderError(
-                f"{target}: can't be written ({error.strerror or error}); choose another folder"
-            ) from error
+        except (OSError, RuntimeError) as error:
+            # FAISS raises the second kind.
+            reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[-1]
+            raise IndexFolderError(f"{target}: can't be written ({reason}); choose another folder") from error
 
     def _save(self, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
@@ -383,13 +400,21 @@ class Index:
             index._vectors = faiss.read_index(str(place / contents["parts"]["vectors"]))
             index._sentences = SentenceTable(place / contents["parts"]["sentences"], contents["next_id"])
             index._lexical = LexicalIndex(place / contents["parts"]["lexical"])
-        except (RuntimeError, ValueError, KeyError, OSError, pa.ArrowException) as error:
+        except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
             reason = str(error).strip().split("\n")[-1]
             raise IndexFolderError(f"{place}: can't be opened ({reason}); build the index again") from error
         counts = (len(index._sentences), len(index._lexical), contents["count"])
-        if len(set(counts)) > 1:
+        if len(set(counts)) > 1 or index._vectors.ntotal < len(index):
             raise IndexFolderError(f"{place}: its parts hold {counts} sentences; build the index again")
         return index
+
+
+def _written(sentence: Sentence | str) -> Sentence:
+    """Bring a sentence into the form that is stored: the written form, and a source that can be encoded."""
+    if isinstance(sentence, str):
+        return Sentence(normalize(sentence))
+    source = sentence.source.encode("utf-8", "replace").decode("utf-8")
+    return Sentence(normalize(sentence.text), source, sentence.line)
 
 
 @contextmanager

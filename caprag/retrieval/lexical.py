@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tantivy
 
@@ -40,8 +42,9 @@ class LexicalIndex:
     """
 
     def __init__(self, stored: Path | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="caprag-lexical-")
-        work = Path(self._folder.name)
+        self._folder = work = Path(tempfile.mkdtemp(prefix="caprag-lexical-"))
+        # Goes without saying, where TemporaryDirectory would warn.
+        weakref.finalize(self, shutil.rmtree, work, ignore_errors=True)
         if stored is not None:
             for file in stored.iterdir():
                 (work / file.name).symlink_to(file.resolve())
@@ -77,7 +80,10 @@ class LexicalIndex:
         self._commit(writer)
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Delete sentences by their ids; an unknown id is passed over."""
+        """Delete sentences by their ids; an unknown id is passed over.
+
+        The statistics of BM25 forget them only when the engine next merges its segments.
+        """
         writer = self._index.writer(_WRITER_BYTES, 1)
         for number in ids:
             writer.delete_documents_by_term("id", number)
@@ -100,7 +106,10 @@ class LexicalIndex:
 
     def frequency(self, gram: str) -> int:
         """Return the number of sentences with a character or pair of characters, in the matching form."""
-        return int(self._index.searcher().doc_freq("grams", gram))
+        # Not the engine's own document frequency, which counts deleted ones too.
+        query = tantivy.Query.term_query(self._schema, "grams", gram, "freq")
+        result: Any = self._index.searcher().search(query, limit=1, count=True)
+        return int(result.count)
 
     def search(self, texts: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
         """Find sentences for each text.
@@ -136,12 +145,12 @@ class LexicalIndex:
 
     def intact(self) -> bool:
         """Return whether all the files it works on are still there."""
-        return all(file.exists() for file in Path(self._folder.name).iterdir())
+        return all(file.exists() for file in self._folder.iterdir())
 
     def save(self, folder: Path) -> None:
         """Copy the index into a new folder."""
         folder.mkdir()
-        for file in sorted(Path(self._folder.name).iterdir()):
+        for file in sorted(self._folder.iterdir()):
             if file.name not in _LOCKS:
                 # Contents only: the engine's own files are private to the user that made them.
                 shutil.copyfile(file, folder / file.name)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 from caprag.errors import IndexFolderError
 
 FORMAT = 1
 CONTENTS = "index.json"
 _BLOCK = 1 << 20
-_PATTERNS = ("vectors-*.faiss", "sentences-*.arrow", "lexical-*", f"{CONTENTS}.new")
+# Nothing else in a folder is ever deleted.
+_OURS = re.compile(r"vectors-\d+\.faiss|sentences-\d+\.arrow|lexical-\d+|index\.json\.new")
 
 
 class File(TypedDict):
@@ -75,26 +77,49 @@ def read_contents(folder: Path) -> Contents:
     if not path.is_file():
         raise IndexFolderError(f"{folder}: is no index ({CONTENTS} is missing); build one with: caprag index build")
     try:
-        contents: Contents = json.loads(path.read_text(encoding="utf-8"))
-        version = contents["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        version = stored["format"]
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise IndexFolderError(f"{path}: is not readable ({error!r}); build the index again") from error
     if version != FORMAT:
         raise IndexFolderError(f"{path}: has format {version}, this caprag reads {FORMAT}; build the index again")
-    missing = sorted(Contents.__required_keys__ - contents.keys())
-    if missing:
-        raise IndexFolderError(f"{path}: lacks {', '.join(missing)}; build the index again")
+    contents = _checked(path, stored)
     for name, file in contents["files"].items():
         _check_file(folder, name, file)
     return contents
 
 
+def _checked(path: Path, stored: dict[str, Any]) -> Contents:
+    """Check that a table of contents has all its entries, and that its parts are names of our own making."""
+    missing = sorted(Contents.__required_keys__ - stored.keys())
+    if missing:
+        raise IndexFolderError(f"{path}: lacks {', '.join(missing)}; build the index again")
+    entry, parts, files = stored["embedder"], stored["parts"], stored["files"]
+    sound = (
+        all(type(stored[name]) is int and stored[name] >= 0 for name in ("generation", "count", "next_id"))
+        and isinstance(stored["factory"], str)
+        and isinstance(entry, dict)
+        and all(isinstance(entry.get(name), str) for name in ("name", "fingerprint"))
+        and type(entry.get("dimension")) is int
+        and parts == part_names(stored["generation"])
+        and isinstance(files, dict)
+        and all(isinstance(file, dict) and file.keys() == File.__required_keys__ for file in files.values())
+        # Each part has a checksum, itself or for what is in it.
+        and {name.partition("/")[0] for name in files} == set(parts.values())
+    )
+    if not sound:
+        raise IndexFolderError(f"{path}: has entries that no save wrote; build the index again")
+    return cast(Contents, stored)
+
+
 def _check_file(folder: Path, name: str, file: File) -> None:
     path = folder / name
-    if folder.resolve() not in path.resolve().parents:
+    if "\0" in name or folder.resolve() not in path.resolve().parents:
         raise IndexFolderError(f"{folder / CONTENTS}: names a file outside the folder ({name}); build the index again")
-    if not path.is_file():
-        raise IndexFolderError(f"{path}: is missing; copy the whole folder again, or build the index again")
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise IndexFolderError(
+            f"{path}: is missing or can't be read; copy the whole folder again, or build the index again"
+        )
     size = path.stat().st_size
     if size != file["size"]:
         raise IndexFolderError(
@@ -116,16 +141,21 @@ def checksum(path: Path) -> str:
 def last_save(folder: Path) -> tuple[int, dict[str, str]]:
     """Return the number of the last finished save in a folder and the names of its parts; 0 and none without one."""
     try:
-        stored: Contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
-        return stored["generation"], stored["parts"]
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        contents = _checked(folder / CONTENTS, stored)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, IndexFolderError):
         return 0, {}
+    return contents["generation"], contents["parts"]
 
 
 def holds_other_files(folder: Path) -> bool:
-    """Return whether a folder has no index and something else in it than what a killed writer leaves."""
-    ours = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
-    return not (folder / CONTENTS).exists() and any(path not in ours for path in folder.iterdir())
+    """Return whether a folder has no index and something else in it than what a killed writer or a damage leaves."""
+    if last_save(folder)[1]:
+        return False
+    names = {path.name for path in folder.iterdir()}
+    ours = {name for name in names if _OURS.fullmatch(name)}
+    # A damaged table of contents is ours where nothing but our own stands beside it.
+    return names != ours and (not ours or names != ours | {CONTENTS})
 
 
 def part_names(generation: int) -> dict[str, str]:
@@ -140,10 +170,9 @@ def part_names(generation: int) -> dict[str, str]:
 def clear_parts(folder: Path, keep: dict[str, str] | None = None) -> None:
     """Delete the data files in a folder that are not among those to keep; only names of our own making."""
     kept = set((keep or {}).values())
-    for pattern in _PATTERNS:
-        for path in folder.glob(pattern):
-            if path.name not in kept:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in sorted(folder.iterdir()):
+        if _OURS.fullmatch(path.name) and path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def commit(folder: Path, contents: Contents) -> None:

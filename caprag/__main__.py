@@ -1,0 +1,5 @@
+"""Runs the command: python -m caprag."""
+
+from caprag.cli import main
+
+main()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from PIL import Image
+
+import caprag
+from caprag.types import Embedder, Hypothesis
+
+SENTENCES = ["妳在開玩笑嗎", "不會持續太久的", "昨天還很喜歡 今天就膩了", "因為再也沒有這種機會了嘛", "現在終於實現了"]
+
+
+class Labels:
+    """A recognizer that reads a picture's colour: real behaviour to hang laws on, no stand-in for one of ours."""
+
+    def __init__(self, readings: dict[int, list[tuple[str, float]]]) -> None:
+        self.readings = readings
+
+    def recognize_batch(self, images: Sequence[Image.Image], n_best: int = 1) -> list[list[Hypothesis]]:
+        return [[Hypothesis(*r) for r in self._of(image)[:n_best]] for image in images]
+
+    def score_batch(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        tables = [dict(self._of(image)) for image in images]
+        return [[table.get(t, -math.inf) for t in row] for table, row in zip(tables, texts, strict=True)]
+
+    def _of(self, image: Image.Image) -> list[tuple[str, float]]:
+        value = image.getpixel((0, 0))
+        return self.readings[value[0] if isinstance(value, tuple) else 0]
+
+
+@pytest.fixture(scope="module")
+def index(tiny_embedder: Embedder) -> caprag.Index:
+    return caprag.Index.build(SENTENCES, tiny_embedder)
+
+
+def picture(red: int) -> Image.Image:
+    return Image.new("RGB", (8, 8), (red, 0, 0))
+
+
+@pytest.fixture
+def pipeline(index: caprag.Index) -> caprag.Pipeline:
+    readings = {
+        1: [("妳在閒玩笑嗎", -0.5), ("妳在開玩笑嗎", -1.5)],
+        2: [("完全不相干的另外一句", -0.01)],
+        3: [("", -0.2)],
+        4: [("現在終於實現了", -0.1)],
+    }
+    return caprag.Pipeline(index, recognizer=Labels(readings), batch_size=2)
+
+
+def test_batch_equals_singles(pipeline: caprag.Pipeline) -> None:
+    frames = [picture(red) for red in (1, 2, 3, 4, 1)]
+    assert pipeline.read_batch(frames) == [pipeline.read(frame) for frame in frames]
+
+
+def test_snapping_a_batch_equals_singles(pipeline: caprag.Pipeline) -> None:
+    readings = ["妳在閒玩笑嗎", "", "!?", "完全不相干的另外一句", "不會持續太久的"]
+    assert pipeline.snap(readings) == [pipeline.snap([reading])[0] for reading in readings]
+
+
+def test_the_outcomes(pipeline: caprag.Pipeline) -> None:
+    mended, kept, empty, exact = pipeline.read_batch([picture(red) for red in (1, 2, 3, 4)])
+    assert mended.hit is not None
+    assert mended.text == "妳在開玩笑嗎"
+    assert mended.evidence["margin"] == pytest.approx(-1.0)
+    assert mended.evidence["picture"] == 1.0
+    assert (kept.text, kept.hit) == ("完全不相干的另外一句", None)
+    assert (empty.text, empty.hit, empty.confidence) == ("", None, pytest.approx(math.exp(-0.2)))
+    assert exact.hit is not None
+    assert exact.hit.id == 4
+    assert all(0 <= c.confidence <= 1 for c in (mended, kept, empty, exact))
+
+
+def test_a_kept_reading_is_kept_to_the_letter(pipeline: caprag.Pipeline) -> None:
+    reading = "　ＯＫ　這句話　誰也沒說過！！"
+    (caption,) = pipeline.snap([reading])
+    assert caption.hit is None
+    assert caption.text == reading
+
+
+def test_without_an_index_every_reading_is_kept() -> None:
+    pipeline = caprag.Pipeline(None, recognizer=Labels({1: [("妳在閒玩笑嗎", -0.5)]}))
+    caption = pipeline.read(picture(1))
+    assert (caption.text, caption.hit, caption.evidence) == ("妳在閒玩笑嗎", None, {})
+    assert caption.confidence == pytest.approx(math.exp(-0.5))
+
+
+def test_hits_of_several_hypotheses_come_together_once(pipeline: caprag.Pipeline) -> None:
+    (hits,) = pipeline.find([[Hypothesis("妳在閒玩笑嗎"), Hypothesis("妳在開玩笑嗎")]])
+    assert sorted(hit.id for hit in hits) == list(range(len(SENTENCES)))
+    # The first hypothesis found it first: its scores count.
+    assert next(hit for hit in hits if hit.id == 0).edit < 1
+
+
+@pytest.mark.parametrize("name", ["n_best", "k", "batch_size"])
+def test_numbers_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        caprag.Pipeline(None, **{name: 0})  # type: ignore[arg-type]
