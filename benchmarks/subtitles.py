@@ -54,7 +54,7 @@ def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
                 read = lines(film, engine)
                 hits = index.search_batch(read)
                 examples = [
-                    Example.of(r, t, h, index.frequency) for r, t, h in zip(read, truth, hits, strict=True)
+                    Example.of(Hypothesis(r), t, h, index.frequency) for r, t, h in zip(read, truth, hits, strict=True)
                 ]  # fmt: skip
                 cases.append(Case(film, engine, inside, truth, read, hits, examples))
         index.remove(ids)

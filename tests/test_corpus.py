@@ -309,7 +309,9 @@ def test_blank_lines_before_the_header(tmp_path: Path) -> None:
     assert texts(tmp_path / "a.csv", "\n\nid,text\n1,好\n") == ["好"]
 
 
-@pytest.mark.parametrize("name", ["text", " Text ", "sentence", "caption", "content", "subtitle", "字幕", "文字", "句子"])
+@pytest.mark.parametrize(
+    "name", ["text", " Text ", "sentence", "caption", "content", "subtitle", "字幕", "文字", "句子"]
+)
 def test_known_columns(tmp_path: Path, name: str) -> None:
     assert texts(tmp_path / "a.tsv", f"id\t{name}\n1\t好\n") == ["好"]
     assert texts(tmp_path / "a.jsonl", json.dumps({"id": 1, name: "好"})) == ["好"]

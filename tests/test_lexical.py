@@ -87,7 +87,7 @@ def test_find_knows_the_very_text(index: LexicalIndex) -> None:
 def test_frequency_counts_sentences_that_are_there(index: LexicalIndex) -> None:
     for gram in ("一", "上中", "下下", "無", ""):
         assert index.frequency(gram) == sum(gram in grams(text) for text in TEXTS)
-    index.remove(range(0, 60))
+    index.remove(range(60))
     for gram in ("一", "上中", "下下"):
         assert index.frequency(gram) == sum(gram in grams(text) for text in TEXTS[60:])
 
@@ -115,7 +115,7 @@ def test_what_is_on_disk_changes_only_by_saving(index: LexicalIndex, tmp_path: P
     opened = LexicalIndex(tmp_path / "lexical")
     for i in range(12):
         opened.add([1000 + i], [f"新句子{i}"])
-    opened.remove(range(0, 100))
+    opened.remove(range(100))
     assert {path: path.read_bytes() for path in (tmp_path / "lexical").iterdir()} == before
     opened.save(tmp_path / "again")
     assert len(LexicalIndex(tmp_path / "again")) == len(TEXTS) + 12 - 100

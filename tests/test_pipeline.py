@@ -50,14 +50,25 @@ def pipeline(index: caprag.Index) -> caprag.Pipeline:
     return caprag.Pipeline(index, recognizer=Labels(readings), batch_size=2)
 
 
+def same(some: Sequence[caprag.Caption], others: Sequence[caprag.Caption]) -> bool:
+    """Vectors of a batch differ from those of singles in the last bits; nothing else may."""
+
+    def plain(c: caprag.Caption) -> object:
+        return c.text, c.hit and c.hit.id, c.hypotheses, pytest.approx(c.confidence), pytest.approx(c.evidence, abs=1e-5)
+
+    return [plain(c) for c in some] == [
+        (c.text, c.hit and c.hit.id, c.hypotheses, c.confidence, c.evidence) for c in others
+    ]
+
+
 def test_batch_equals_singles(pipeline: caprag.Pipeline) -> None:
     frames = [picture(red) for red in (1, 2, 3, 4, 1)]
-    assert pipeline.read_batch(frames) == [pipeline.read(frame) for frame in frames]
+    assert same(pipeline.read_batch(frames), [pipeline.read(frame) for frame in frames])
 
 
 def test_snapping_a_batch_equals_singles(pipeline: caprag.Pipeline) -> None:
     readings = ["妳在閒玩笑嗎", "", "!?", "完全不相干的另外一句", "不會持續太久的"]
-    assert pipeline.snap(readings) == [pipeline.snap([reading])[0] for reading in readings]
+    assert same(pipeline.snap(readings), [pipeline.snap([reading])[0] for reading in readings])
 
 
 def test_the_outcomes(pipeline: caprag.Pipeline) -> None:
@@ -65,7 +76,7 @@ def test_the_outcomes(pipeline: caprag.Pipeline) -> None:
     assert mended.hit is not None
     assert mended.text == "妳在開玩笑嗎"
     assert mended.evidence["margin"] == pytest.approx(-1.0)
-    assert mended.evidence["picture"] == 1.0
+    assert mended.evidence["doubt"] == 0.5
     assert (kept.text, kept.hit) == ("完全不相干的另外一句", None)
     assert (empty.text, empty.hit, empty.confidence) == ("", None, pytest.approx(math.exp(-0.2)))
     assert exact.hit is not None

@@ -16,7 +16,7 @@ ANYTHING = st.text(st.characters(exclude_categories=[]), max_size=30)
 
 AWKWARD = st.text(st.sampled_from("eA가가好裡\u0301\u200b\ufeff\ud800\0\r\n\x85\u2028\t\u3000 !İΣß①㎏ﾊﾞ"), max_size=12)
 # The many Han, Hangul and private characters are alike: one in seven of them.
-CHARACTERS = [chr(c) for c in range(sys.maxunicode + 1) if c % 7 == 0 or not 0x3400 <= c < 0xF900 and c < 0x1FFFF]
+CHARACTERS = [chr(c) for c in range(sys.maxunicode + 1) if c % 7 == 0 or (not 0x3400 <= c < 0xF900 and c < 0x1FFFF)]
 
 
 @given(ANYTHING | AWKWARD)

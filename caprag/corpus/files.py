@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import codecs
 import glob
-import re
 from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
 
 from caprag.errors import CorpusError
+from caprag.paths import natural_key, walk
 
 SUFFIXES = (".txt", ".srt", ".vtt", ".ass", ".ssa", ".csv", ".tsv", ".jsonl", ".parquet")
 """The kinds of file that `caprag.read_corpus` reads, by suffix."""
 
-_DIGITS = re.compile(r"(\d+)")
 _WIDE_BOMS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -49,7 +48,7 @@ def list_files(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> li
         if not found:
             what = "holds no file of a known kind" if given.is_dir() else "does not exist"
             raise CorpusError(f"{given}: {what}; a corpus is made of {' '.join(SUFFIXES)}")
-        files += sorted(found, key=_natural)
+        files += found
     return files
 
 
@@ -59,14 +58,9 @@ def _find(given: Path, pattern: str) -> list[Path]:
     if given.is_file():
         return [given]
     if given.is_dir():
-        return [p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-    return [p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file()]  # noqa: PTH207
-
-
-def _natural(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    # Numbers and words never meet in a comparison: each part carries its kind. The path itself parts 1 from 01.
-    parts = _DIGITS.split(str(path))
-    return [(0, int(p)) if p.isdecimal() else (1, p) for p in parts if p], str(path)
+        return walk(given, SUFFIXES)
+    matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
+    return sorted((match for match in matches if match.is_file()), key=natural_key)
 
 
 def decode_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str | CorpusError]]:

@@ -7,7 +7,6 @@ can be wrong with a file. Does not know what a picture shows, and leaves colour 
 from __future__ import annotations
 
 import os
-import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from caprag.errors import FrameError
+from caprag.paths import walk
 
 MAX_PIXELS = 64_000_000
 """A picture with more pixels is refused by its header alone; twice a frame of 8K television (7680 x 4320)."""
@@ -134,7 +134,7 @@ def list_frames(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     frames: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(_walk(path), key=lambda file: _natural_key(file.relative_to(path)))
+            found = walk(path, SUFFIXES)
             if not found:
                 raise FrameError(f"{path}: no pictures in this folder; looked for {' '.join(SUFFIXES)}")
             frames += found
@@ -171,21 +171,3 @@ def _scale_grey(picture: Image.Image, path: Path) -> Image.Image:
     if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:
         raise FrameError(f"{path}: float or 32-bit grey has no known range; save it with 8 or 16 bits")
     return Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
-
-
-def _walk(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(root, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    return found
-
-
-def _natural_key(path: Path) -> tuple[list[list[tuple[int, int, str]]], str]:
-    def pieces(name: str) -> list[tuple[int, int, str]]:
-        found = [piece for piece in re.split(r"(\d+)", name.casefold()) if piece]
-        return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in found]
-
-    return [pieces(name) for name in (*path.parent.parts, path.stem)], str(path)

@@ -14,7 +14,7 @@ from rapidfuzz.distance import Levenshtein
 
 from caprag.reranking.glyphs import GlyphTable
 from caprag.text import countable, match_form, normalize
-from caprag.types import Hit
+from caprag.types import Hit, Hypothesis
 
 FEATURES: Mapping[str, str] = {
     "edits": "Levenshtein distance of the letters and digits, at most 8",
@@ -34,7 +34,7 @@ FEATURES: Mapping[str, str] = {
     "gap": "glyph distance to the runner-up minus that to the sentence, in [-3, 3]",
     "dense": "cosine of the embeddings; 0 where the dense search did not return the sentence",
     "lexical": "BM25 / the best BM25 among the hits; 0 where the lexical search did not return the sentence",
-    "picture": "1 where the recognizer scored the sentence for the picture, else 0",
+    "doubt": "-ln p(reading | picture) in nats, at most 20; 0 without a picture",
     "margin": "ln p(sentence | picture) - ln p(reading | picture) in nats, in [-20, 20]; 0 without a picture",
 }
 """Name and meaning of every feature, in the order of the reranker's weights."""
@@ -66,7 +66,7 @@ class Candidate:
 
 
 def best_candidate(
-    reading: str,
+    reading: Hypothesis,
     hits: Sequence[Hit],
     frequency: Callable[[str], int],
     glyphs: GlyphTable,
@@ -77,7 +77,7 @@ def best_candidate(
     Parameters
     ----------
     reading
-        What was read.
+        What was read, with its log-probability.
     hits
         What retrieval found for it.
     frequency
@@ -98,7 +98,7 @@ def best_candidate(
     ValueError
         Where there are not as many margins as hits.
     """
-    read = countable(reading)
+    read = countable(reading.text)
     if not read or not hits:
         return None
     if margins is not None and len(margins) != len(hits):
@@ -106,7 +106,7 @@ def best_candidate(
     texts = [countable(hit.text) for hit in hits]
     distances = [glyphs.distance(read, text) for text in texts]
     evidence = [0.0] * len(hits) if margins is None else [max(min(m, _MOST_MARGIN), -_MOST_MARGIN) for m in margins]
-    written = normalize(reading)
+    written = normalize(reading.text)
     signs = [Levenshtein.distance(written, hit.text) for hit in hits]
     order = sorted(range(len(hits)), key=lambda i: (-evidence[i], distances[i], -hits[i].edit, signs[i], hits[i].id))
     first = order[0]
@@ -118,7 +118,7 @@ def best_candidate(
     features["gap"] = gap
     features["dense"] = hits[first].dense or 0.0
     features["lexical"] = (hits[first].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
-    features["picture"] = float(margins is not None)
+    features["doubt"] = min(max(0.0, -reading.logprob), _MOST_MARGIN)
     features["margin"] = evidence[first]
     return Candidate(hits[first], read == texts[first], {name: float(features[name]) for name in FEATURES})
 

@@ -16,7 +16,7 @@ from caprag.reranking.features import FEATURES, Candidate, best_candidate
 from caprag.reranking.glyphs import GlyphTable
 from caprag.reranking.reranker import Reranker
 from caprag.text import countable
-from caprag.types import Hit
+from caprag.types import Hit, Hypothesis
 
 _CLASSES = ("neither", "keep", "snap")
 
@@ -40,7 +40,7 @@ class Example:
     @classmethod
     def of(
         cls,
-        reading: str,
+        reading: Hypothesis,
         truth: str,
         hits: Sequence[Hit],
         frequency: Callable[[str], int],
@@ -50,7 +50,7 @@ class Example:
         candidate = best_candidate(reading, hits, frequency, GlyphTable.load(), margins)
         wanted = countable(truth)
         right = candidate is not None and countable(candidate.hit.text) == wanted
-        return cls(candidate, countable(reading) == wanted, right)
+        return cls(candidate, countable(reading.text) == wanted, right)
 
     @property
     def case(self) -> str:
@@ -86,7 +86,7 @@ def fit_reranker(
     Raises
     ------
     ValueError
-        Where the examples do not show all three cases.
+        Where the examples do not show all three cases, or for a penalty or threshold out of range.
     MissingDependencyError
         Where scikit-learn is not installed.
 
@@ -94,6 +94,8 @@ def fit_reranker(
     ----------
     Multinomial logistic regression as in Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 4.4.
     """
+    if not penalty > 0:
+        raise ValueError(f"penalty is {penalty}; it must be above 0")
     linear = require("sklearn.linear_model", "train")
     described = [(e.candidate, e.case) for e in examples if e.candidate is not None and not e.candidate.exact]
     cases = {case for _, case in described}

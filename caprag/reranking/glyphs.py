@@ -109,11 +109,12 @@ class GlyphTable:
         """Return for each known character the `k` others among `characters` that look most like it, best first."""
         known = [c for c in characters if c in self.index]
         vectors = self.vectors[[self.index[c] for c in known]]
+        k = min(k, len(known) - 1)
         found: dict[str, list[str]] = {}
         for start in range(0, len(known), _ROWS_AT_A_TIME):
             similarity = vectors[start : start + _ROWS_AT_A_TIME] @ vectors.T
             similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))] = -2.0
-            best = np.argpartition(-similarity, min(k, len(known) - 1), axis=1)[:, :k]
+            best = np.argpartition(-similarity, k, axis=1)[:, :k]
             for row, columns in enumerate(best, start):
                 ranked = sorted(columns, key=lambda j: (-similarity[row - start, j], j))
                 found[known[row]] = [known[j] for j in ranked]

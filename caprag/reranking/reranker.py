@@ -142,7 +142,7 @@ class Reranker:
             raise ValueError("a picture has no hypothesis; an empty text is one too")
         glyphs = GlyphTable.load()
         return [
-            self.decide(tuple(read), best_candidate(read[0].text, found, frequency, glyphs, judged))
+            self.decide(tuple(read), best_candidate(read[0], found, frequency, glyphs, judged))
             for read, found, judged in zip(hypotheses, hits, margins or [None] * len(hits), strict=True)
         ]
 

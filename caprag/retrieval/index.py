@@ -315,7 +315,7 @@ class Index:
         Raises
         ------
         IndexFolderError
-            Where the folder holds something else than an index, or can't be written.
+            Where the folder can't be written, or holds an ``index.json`` of something else.
         """
         target = Path(folder)
         try:
@@ -327,8 +327,8 @@ class Index:
 
     def _save(self, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
-        if storage.holds_other_files(target):
-            raise IndexFolderError(f"{target}: holds other files and no index; choose an empty or new folder")
+        if storage.is_anothers(target):
+            raise IndexFolderError(f"{target}: its {storage.CONTENTS} is no index's; choose another folder")
         last, parts = storage.last_save(target)
         storage.clear_parts(target, parts)
         parts = storage.part_names(last + 1)

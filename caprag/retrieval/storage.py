@@ -148,14 +148,10 @@ def last_save(folder: Path) -> tuple[int, dict[str, str]]:
     return contents["generation"], contents["parts"]
 
 
-def holds_other_files(folder: Path) -> bool:
-    """Return whether a folder has no index and something else in it than what a killed writer or a damage leaves."""
-    if last_save(folder)[1]:
-        return False
-    names = {path.name for path in folder.iterdir()}
-    ours = {name for name in names if _OURS.fullmatch(name)}
-    # A damaged table of contents is ours where nothing but our own stands beside it.
-    return names != ours and (not ours or names != ours | {CONTENTS})
+def is_anothers(folder: Path) -> bool:
+    """Return whether the file that a save replaces was written by somebody else; a damaged one of ours was not."""
+    contents = folder / CONTENTS
+    return contents.exists() and not last_save(folder)[1] and not any(_OURS.fullmatch(p.name) for p in folder.iterdir())
 
 
 def part_names(generation: int) -> dict[str, str]:
@@ -167,11 +163,10 @@ def part_names(generation: int) -> dict[str, str]:
     }
 
 
-def clear_parts(folder: Path, keep: dict[str, str] | None = None) -> None:
-    """Delete the data files in a folder that are not among those to keep; only names of our own making."""
-    kept = set((keep or {}).values())
+def clear_parts(folder: Path, keep: dict[str, str]) -> None:
+    """Delete the parts of other saves in a folder; what else lies there is left alone."""
     for path in sorted(folder.iterdir()):
-        if _OURS.fullmatch(path.name) and path.name not in kept:
+        if _OURS.fullmatch(path.name) and path.name not in keep.values():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

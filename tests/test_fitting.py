@@ -1,0 +1,154 @@
+"""Fitting recovers what was put in, and refuses what can't be learnt from."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from caprag.errors import MissingDependencyError
+from caprag.reranking import FEATURES, Example, Reranker, fit_reranker
+from caprag.reranking.features import Candidate
+from caprag.types import Hit, Hypothesis
+
+HIT = Hit(0, "妳在開玩笑嗎", 0.5)
+
+
+def example(case: str, *, exact: bool = False, **features: float) -> Example:
+    values = {**dict.fromkeys(FEATURES, 0.0), **features}
+    return Example(Candidate(HIT, exact, values), case == "keep", case == "snap")
+
+
+def separable(number: int = 300, seed: int = 0) -> list[Example]:
+    """Snap where edits are few, keep where the pairs are familiar, neither where neither is so."""
+    generator = random.Random(seed)
+    examples = []
+    for i in range(number):
+        case = ("snap", "keep", "neither")[i % 3]
+        edits = generator.uniform(0, 1) if case == "snap" else generator.uniform(3, 6)
+        familiar = generator.uniform(4, 8) if case == "keep" else generator.uniform(0, 2)
+        examples.append(example(case, edits=edits, familiarity=familiar))
+    return examples
+
+
+def answers(reranker: Reranker, examples: list[Example]) -> list[str]:
+    found = []
+    for each in examples:
+        assert each.candidate is not None
+        snap, keep = reranker.probabilities(each.candidate.features)
+        rest = 1 - snap - keep
+        found.append({snap: "snap", keep: "keep", rest: "neither"}[max(snap, keep, rest)])
+    return found
+
+
+def test_a_separable_problem_is_recovered() -> None:
+    reranker = fit_reranker(separable(), provenance={"lines": 300})
+    unseen = separable(90, seed=1)
+    assert answers(reranker, unseen) == [e.case for e in unseen]
+    assert reranker.snap["edits"] < 0 < reranker.keep["familiarity"]
+    # What never varied weighs nothing.
+    assert {reranker.snap[name] for name in FEATURES if name not in ("edits", "familiarity")} == {0.0}
+    assert reranker.provenance == {"lines": 300}
+    assert reranker.threshold == 0.5
+
+
+def test_probabilities_are_scikit_learn_s() -> None:
+    """The folded-in standardisation gives what the model itself says of standardised features."""
+    linear = pytest.importorskip("sklearn.linear_model", reason="the train extra is not installed")
+    examples = separable()
+    values = np.array([list(e.candidate.features.values()) for e in examples if e.candidate])
+    labels = [e.case for e in examples]
+    scale = np.where(values.std(0) == 0, 1, values.std(0))
+    model = linear.LogisticRegression(C=1.0, max_iter=5000).fit((values - values.mean(0)) / scale, labels)
+    expected = model.predict_proba((values - values.mean(0)) / scale)
+    reranker = fit_reranker(examples)
+    found = [reranker.probabilities(e.candidate.features) for e in examples if e.candidate]
+    columns = [list(model.classes_).index(name) for name in ("snap", "keep")]
+    np.testing.assert_allclose(found, expected[:, columns], atol=1e-3)
+
+
+def test_a_stronger_penalty_makes_it_less_sure() -> None:
+    weak, strong = fit_reranker(separable(), penalty=0.1), fit_reranker(separable(), penalty=100.0)
+    assert abs(strong.snap["edits"]) < abs(weak.snap["edits"])
+
+
+def test_the_same_examples_give_the_same_weights() -> None:
+    assert fit_reranker(separable()) == fit_reranker(separable())
+
+
+def test_exact_matches_are_counted_apart() -> None:
+    """Laplace's rule of succession: (right + 1) / (seen + 2)."""
+    exact = [example("snap", exact=True)] * 7 + [example("neither", exact=True)]
+    with_exact = fit_reranker([*separable(), *exact, Example(None, True, False)])
+    without = fit_reranker(separable())
+    assert with_exact.exact == 8 / 10
+    assert without.exact == 1 / 2
+    assert with_exact.snap == without.snap
+
+
+@pytest.mark.parametrize("missing", ["snap", "keep", "neither"])
+def test_a_missing_case_is_named(missing: str) -> None:
+    rest = [e for e in separable(30) if e.case != missing]
+    shown = ", ".join(sorted({"snap", "keep", "neither"} - {missing}))
+    with pytest.raises(ValueError, match=f"the examples show {shown}; all of"):
+        fit_reranker(rest)
+
+
+def test_no_examples() -> None:
+    for examples in ([], [Example(None, True, False)], [example("snap", exact=True)]):
+        with pytest.raises(ValueError, match="show no case"):
+            fit_reranker(examples)
+
+
+@pytest.mark.parametrize("options", [{"threshold": 1.5}, {"penalty": -1.0}, {"penalty": 0.0}])
+def test_wrong_options(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        fit_reranker(separable(30), **options)  # type: ignore[arg-type]
+
+
+def test_without_scikit_learn_the_install_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.delitem(sys.modules, "sklearn.linear_model", raising=False)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'caprag\[train\]'"):
+        fit_reranker(separable(30))
+
+
+@pytest.mark.parametrize(
+    ("reading", "truth", "case", "exact"),
+    [
+        ("妳在閒玩笑嗎", "妳在開玩笑嗎？", "snap", False),
+        ("妳在開玩笑嗎", "妳在開玩笑嗎", "snap", True),
+        ("妳在開玩笑", "妳在開玩笑", "keep", False),
+        ("妳在閒玩笑", "妳在開玩笑", "neither", False),
+    ],
+)
+def test_examples_of_readings(reading: str, truth: str, case: str, exact: bool) -> None:
+    found = Example.of(Hypothesis(reading), truth, [HIT], lambda gram: 0)
+    assert found.case == case
+    assert found.candidate is not None
+    assert found.candidate.exact is exact
+
+
+def test_an_example_without_a_candidate() -> None:
+    found = Example.of(Hypothesis(""), "", [HIT], lambda gram: 0)
+    assert (found.candidate, found.case) == (None, "keep")
+    assert Example.of(Hypothesis("好"), "壞", [], lambda gram: 0).case == "neither"
+
+
+def test_what_was_fitted_decides_as_it_learnt() -> None:
+    texts = ["不會持續太久的", "今天天氣很好啊", "社交方式發生了變化", "妳在開玩笑嗎你"]
+    hits = [Hit(i, text, 0.5) for i, text in enumerate(texts)]
+    examples = []
+    for text in texts:
+        for i in range(len(text)):
+            examples.append(Example.of(Hypothesis(text[:i] + "日" + text[i + 1 :]), text, hits, lambda gram: 0))
+            examples.append(Example.of(Hypothesis(text[:3]), text[:3], hits, lambda gram: 50))
+            examples.append(Example.of(Hypothesis("日" * (i + 3)), "沒有的句子", hits, lambda gram: 0))
+    reranker = fit_reranker(examples)
+    read = [[Hypothesis("社交方武發生了變化")], [Hypothesis("今天天")], [Hypothesis("日日日日日")]]
+    snapped, kept, neither = reranker.rerank_batch(read, [hits] * 3, lambda gram: 0)
+    assert snapped.text == texts[2]
+    assert (kept.hit, neither.hit) == (None, None)
