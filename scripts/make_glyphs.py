@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
@@ -35,8 +36,8 @@ def characters() -> list[str]:
     return sorted(c for c in found if c.isprintable() and not c.isspace())
 
 
-def load_face(pattern: str, size: int) -> ImageFont.FreeTypeFont:
-    """Load the face that fontconfig has for a pattern."""
+def load_face(pattern: str, size: int) -> tuple[ImageFont.FreeTypeFont, set[str]]:
+    """Load the face that fontconfig has for a pattern, with the characters it can draw."""
     answer = subprocess.run(
         ["fc-match", "-f", "%{file}\t%{index}\t%{family}", pattern],
         check=True,
@@ -45,7 +46,10 @@ def load_face(pattern: str, size: int) -> ImageFont.FreeTypeFont:
     ).stdout.split("\t")
     if pattern.partition(":")[0] not in answer[2]:
         raise SystemExit(f"the font {pattern} is not installed: apt-get install fonts-noto-cjk")
-    return ImageFont.truetype(answer[0], size, index=int(answer[1]))
+    number = int(answer[1])
+    with TTFont(answer[0], fontNumber=number, lazy=True) as font:
+        drawable = {chr(code) for code in font.getBestCmap()}
+    return ImageFont.truetype(answer[0], size, index=number), drawable
 
 
 def shapes(text: list[str], face: ImageFont.FreeTypeFont) -> npt.NDArray[np.float32]:
@@ -66,8 +70,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "caprag/reranking/glyphs.npz")
     arguments = parser.parse_args()
-    text = characters()
-    drawn = np.hstack([shapes(text, load_face(face, SIZE - 8)) for face in FACES])
+    faces = [load_face(pattern, SIZE - 8) for pattern in FACES]
+    # A face without a character draws a box, and all boxes are alike.
+    text = [c for c in characters() if all(c in drawable for _, drawable in faces)]
+    drawn = np.hstack([shapes(text, face) for face, _ in faces])
     centred = drawn - drawn.mean(0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     reduced = centred @ vectors[:, ::-1][:, :DIMENSIONS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,9 @@ def data() -> Path:
 def save_tiny_encoder(folder: Path, *, seed: int = 0) -> None:
     """Write a random BERT of one layer that reads characters, as transformers would."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    import transformers
+
+    hub: Any = transformers  # its annotations differ from version to version
 
     characters = [chr(c) for c in [*range(0x21, 0x7F), *range(0x4E00, 0x9FA6)]]
     # A character is a word piece: alone in Chinese, behind "##" within a Latin word.
@@ -32,11 +35,11 @@ def save_tiny_encoder(folder: Path, *, seed: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    tokenizer = BertTokenizerFast(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=64)
+    tokenizer = hub.BertTokenizerFast(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=64)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = BertModel(
-            BertConfig(
+        model = hub.BertModel(
+            hub.BertConfig(
                 vocab_size=len(pieces),
                 hidden_size=24,
                 num_hidden_layers=1,

@@ -419,8 +419,8 @@ def test_ass_with_odd_numbers_is_read_without_a_warning(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".srt", ".vtt", ".ass", ".ssa"])
 def test_subtitles_that_are_none(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a{suffix}").write_text("只是文字\n沒有時間\n", encoding="utf-8")
     with pytest.raises(CorpusError, match=rf"has no caption; check that it is {suffix[1:]}, or rename it to \.txt"):
-        (tmp_path / f"a{suffix}").write_text("只是文字\n沒有時間\n", encoding="utf-8")
         list(read_corpus(tmp_path))
 
 

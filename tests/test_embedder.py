@@ -123,7 +123,7 @@ def test_a_broken_folder_is_named(tiny_folder: Path, tmp_path: Path, damage: str
     else:
         shutil.rmtree(folder)
         folder.mkdir()
-    with pytest.raises(ModelError, match="broken.*check the id or folder"):
+    with pytest.raises(ModelError, match=r"broken.*check the id or folder"):
         load_embedder(folder, device="cpu")
 
 

@@ -21,7 +21,7 @@ FLOORS = {
 ROOMS_WITHIN = {"evaluation.retrieval": 4}
 
 OWNERS = {
-    "faiss": ("retrieval.index",),
+    "faiss": ("retrieval.vectors",),
     "tantivy": ("retrieval.lexical",),
     "sentence_transformers": ("retrieval.embedder", "training"),
     "transformers": ("recognition", "training", "cli"),
@@ -57,8 +57,8 @@ def imports(path: Path, *, types_too: bool) -> set[str]:
 
     def visit(node: ast.AST) -> None:
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING") and not types_too:
-            for child in node.orelse:
-                visit(child)
+            for other in node.orelse:
+                visit(other)
             return
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

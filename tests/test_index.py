@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def exact(hits: list[Hit]) -> list[tuple[int, str, float]]:
 def same_hits(one: list[list[Hit]], other: list[list[Hit]], *, bm25: bool = True) -> None:
     """Equal but for the rounding of vectors; BM25 left out where sentences were removed."""
     assert [exact(hits) for hits in one] == [exact(hits) for hits in other]
-    for a, b in zip(sum(one, []), sum(other, []), strict=True):
+    for a, b in zip(chain(*one), chain(*other), strict=True):
         assert a.dense == (None if b.dense is None else pytest.approx(b.dense, abs=1e-5))
         assert not bm25 or a.lexical == (None if b.lexical is None else pytest.approx(b.lexical, abs=1e-5))
 
@@ -83,7 +84,7 @@ def test_the_ranking_is_brute_force(index: Index) -> None:
 
 
 def test_a_batch_equals_its_singles(index: Index) -> None:
-    queries = [*QUERIES, "", "……", "一" * 5000]
+    queries = [*QUERIES[::3], "", "……", "一" * 5000]
     same_hits(index.search_batch(queries, k=7), [index.search(query, k=7) for query in queries])
 
 
@@ -160,9 +161,8 @@ def test_frequency(index: Index) -> None:
 
 
 def test_sentences_are_stored_in_the_written_form(tiny_embedder: SentenceEmbedder) -> None:
-    given = [
-        Sentence(" 好　ＯＫ ", "a.srt", 3), "好 OK", Sentence("", "a.srt", 4), " ", Sentence("\ud800壞", "\udcff.txt", 1)
-    ]  # fmt: skip
+    given: list[Sentence | str] = [Sentence(" 好　ＯＫ ", "a.srt", 3), "好 OK", Sentence("", "a.srt", 4), " "]
+    given.append(Sentence("\ud800壞", "\udcff.txt", 1))
     index = Index.build(given, tiny_embedder)
     assert [index[i] for i in index] == [Sentence("好 OK", "a.srt", 3), Sentence("壞", "?.txt", 1)]
 
@@ -170,7 +170,7 @@ def test_sentences_are_stored_in_the_written_form(tiny_embedder: SentenceEmbedde
 def test_sentences_that_are_only_signs_are_kept(tiny_embedder: SentenceEmbedder, tmp_path: Path) -> None:
     index = Index.build(["……", "？！", "好"], tiny_embedder)
     assert index.find("？！") == 1
-    assert [hit.text for hit in index.search("好", k=3)][0] == "好"
+    assert index.search("好", k=3)[0].text == "好"
     assert index.add(["……"]) == []
 
 
@@ -188,7 +188,8 @@ def test_one_sentence(tiny_embedder: SentenceEmbedder, tmp_path: Path) -> None:
     index.save(tmp_path / "one")
     for each in (index, Index.load(tmp_path / "one", embedder=tiny_embedder)):
         (hit,) = each.search("妳在閒玩笑嗎")
-        assert (hit.id, hit.text, hit.edit) == (0, "妳在開玩笑嗎", pytest.approx(5 / 6))
+        assert (hit.id, hit.text) == (0, "妳在開玩笑嗎")
+        assert hit.edit == pytest.approx(5 / 6)
     index.remove([0])
     assert index.search("妳在開玩笑嗎") == []
     assert len(index) == 0
@@ -202,7 +203,7 @@ def test_an_index_without_sentences(tiny_embedder: SentenceEmbedder, tmp_path: P
     assert (len(opened), opened.search("好"), list(opened)) == (0, [], [])
 
 
-FACTORIES = ["Flat", "IVF4,Flat", "HNSW16", "SQ8", "PQ4x4", "PCA8,Flat", "PCA12,IVF4,SQ8", "IVF4,Flat,RFlat"]
+FACTORIES = ["Flat", "IVF4,Flat", "HNSW16", "SQ8", "PCA12,IVF4,SQ8", "IVF4,Flat,RFlat"]
 
 
 @pytest.mark.filterwarnings("ignore")

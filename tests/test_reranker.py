@@ -148,7 +148,7 @@ def test_a_file_that_is_none(tmp_path: Path, content: bytes) -> None:
     ("name", "value"),
     [("format", 2), ("threshold", 1.5), ("threshold", "0.5"), ("exact", -0.1), ("threshold", math.nan), ("snap", {}),
      ("keep", None), ("snap", dict.fromkeys(FEATURES, "x")), ("keep", dict.fromkeys(FEATURES, math.nan)),
-     ("snap", dict.fromkeys(reversed(FEATURES), 0.0)), ("snap", [1, 2]), ("snap_bias", math.inf),
+     ("snap", dict.fromkeys(reversed(list(FEATURES)), 0.0)), ("snap", [1, 2]), ("snap_bias", math.inf),
      ("keep_bias", "x"), ("keep_bias", None), ("surprise", 1)],
 )  # fmt: skip
 def test_no_entry_of_the_wrong_kind_gets_through(tmp_path: Path, name: str, value: object) -> None:
@@ -161,7 +161,7 @@ def test_no_entry_of_the_wrong_kind_gets_through(tmp_path: Path, name: str, valu
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.json", tmp_path):
-        with pytest.raises(ModelError, match="can't be read .*; name a reranker's file"):
+        with pytest.raises(ModelError, match=r"can't be read .*; name a reranker's file"):
             Reranker.load(path)
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from rapidfuzz.distance import Levenshtein
 
 _SHIPPED = Path(__file__).with_name("glyphs.npz")
 _ROWS_AT_A_TIME = 512
+_MOST_PAIRS = 40_000
 # Two characters may be drawn alike, and still are two.
 _MOST_ALIKE = 0.999
 
@@ -79,6 +81,7 @@ class GlyphTable:
         -------
         float
             In [0, max(len(a), len(b))]; symmetric; 0 for equal texts only; never above the Levenshtein distance.
+            Where what differs is longer than any caption (more than 40,000 pairs of characters) it is that distance.
 
         References
         ----------
@@ -88,6 +91,8 @@ class GlyphTable:
             a, b = a[1:], b[1:]
         while a and b and a[-1] == b[-1]:
             a, b = a[:-1], b[:-1]
+        if len(a) * len(b) > _MOST_PAIRS:
+            return float(Levenshtein.distance(a, b))
         previous = [float(j) for j in range(len(b) + 1)]
         for i, row in enumerate(self.substitutions(a, b).tolist(), 1):
             current = [float(i)]

@@ -1,19 +1,16 @@
 """The index of a corpus: dense and lexical candidates, ranked by exact edit similarity.
 
-The one owner of faiss. It knows readings and sentences as text; whether a hit is the answer is decided elsewhere.
+Puts three parts in a row: vectors, character n-grams, sentences. It knows readings and sentences as text; whether a
+hit is the answer is decided elsewhere.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-import faiss
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
@@ -23,12 +20,11 @@ from caprag.retrieval import storage
 from caprag.retrieval.embedder import load_embedder
 from caprag.retrieval.lexical import LexicalIndex
 from caprag.retrieval.sentences import SentenceTable
+from caprag.retrieval.vectors import VectorIndex
 from caprag.text import match_form, normalize
 from caprag.types import Embedder, Hit, Sentence
 
 _CHUNK = 16384
-# Queries from which matrix products are faster than one distance at a time; measured with faiss-cpu 1.15.
-_BLAS_FROM = 20
 
 
 class Index:
@@ -53,18 +49,9 @@ class Index:
     """
 
     def __init__(self, embedder: Embedder, *, factory: str = "Flat") -> None:
-        try:
-            inner = faiss.index_factory(embedder.dimension, factory, faiss.METRIC_INNER_PRODUCT)
-        except RuntimeError as error:
-            reason = str(error).split("Error: ")[-1].strip()
-            raise ValueError(f"factory {factory!r} is unknown to FAISS ({reason}); try Flat or IVF256,Flat") from None
-        if isinstance(inner, faiss.IndexIDMap):
-            raise ValueError(f"factory {factory!r} maps ids, which caprag does itself; leave IDMap away")
         self._embedder = embedder
         self._factory = factory
-        # Inverted lists keep ids themselves. A map beside them would count places, which removing does not shift there.
-        has_ids = faiss.try_extract_index_ivf(inner) is not None and not isinstance(inner, faiss.IndexRefine)
-        self._vectors: faiss.Index = inner if has_ids else faiss.IndexIDMap2(inner)
+        self._vectors = VectorIndex(embedder.dimension, factory)
         self._lexical = LexicalIndex()
         self._sentences = SentenceTable()
 
@@ -180,9 +167,10 @@ class Index:
                 fresh = self._new_sentences(chunk)
                 if fresh:
                     vectors = self._embedder.embed([s.text for s in fresh])
-                    self._train(vectors)
+                    if not self._vectors.is_trained:
+                        self._vectors.train(vectors)
                     ids = self._sentences.add(fresh)
-                    self._vectors.add_with_ids(vectors, np.asarray(ids, np.int64))
+                    self._vectors.add(ids, vectors)
                     self._lexical.add(ids, [s.text for s in fresh])
                     added += ids
                 bar.update(len(chunk))
@@ -198,18 +186,6 @@ class Index:
             for text, candidates in zip(texts, known, strict=True)
             if not any(self._sentences.text(i) == text for i in candidates)
         ]
-
-    def _train(self, vectors: npt.NDArray[np.float32]) -> None:
-        if self._vectors.is_trained:
-            return
-        try:
-            self._vectors.train(vectors)
-        except RuntimeError as error:
-            reason = str(error).split("Error: ")[-1].strip()
-            raise ValueError(
-                f"factory {self._factory!r} can't be trained on {len(vectors)} sentences ({reason}); "
-                "use Flat, or fewer cells"
-            ) from None
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove sentences; the ids of the others stay.
@@ -227,11 +203,7 @@ class Index:
         wanted = list(dict.fromkeys(ids))
         self._sentences.remove(wanted)
         self._lexical.remove(wanted)
-        try:
-            self._vectors.remove_ids(faiss.IDSelectorBatch(np.asarray(wanted, np.int64)))
-        except RuntimeError:
-            # Graph indexes can't remove: `search_batch` passes over ids that have no sentence.
-            return
+        self._vectors.remove(wanted)
 
     def search(self, query: str, k: int = 10) -> list[Hit]:
         """Find sentences for one reading; see `search_batch`."""
@@ -288,21 +260,10 @@ class Index:
         return results
 
     def _dense(self, texts: Sequence[str], depth: int) -> list[dict[int, float]]:
-        vectors = self._embedder.embed(texts)
         # Vectors whose sentence was removed stay in some kinds of index: ask for as many more.
-        stale = self._vectors.ntotal - len(self)
-        with _matrix_products():
-            cosines, ids = self._vectors.search(vectors, min(depth + stale, self._vectors.ntotal))
-        found = []
-        for row, scores in zip(ids, cosines, strict=True):
-            # Rounding and quantised vectors overshoot.
-            there = [
-                (int(i), min(max(float(s), -1.0), 1.0))
-                for i, s in zip(row, scores, strict=True)
-                if i >= 0 and int(i) in self
-            ]
-            found.append(dict(there[:depth]))
-        return found
+        stale = len(self._vectors) - len(self)
+        rows = self._vectors.search(self._embedder.embed(texts), depth + stale)
+        return [dict([(i, cosine) for i, cosine in row if i in self][:depth]) for row in rows]
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the index to a folder, which is made or whose index is replaced at one stroke.
@@ -332,7 +293,7 @@ class Index:
         last, parts = storage.last_save(target)
         storage.clear_parts(target, parts)
         parts = storage.part_names(last + 1)
-        faiss.write_index(self._vectors, str(target / parts["vectors"]))
+        self._vectors.save(target / parts["vectors"])
         self._sentences.save(target / parts["sentences"])
         self._lexical.save(target / parts["lexical"])
         storage.commit(
@@ -397,14 +358,14 @@ class Index:
         index._embedder = embedder
         index._factory = contents["factory"]
         try:
-            index._vectors = faiss.read_index(str(place / contents["parts"]["vectors"]))
+            index._vectors = VectorIndex.load(place / contents["parts"]["vectors"], contents["factory"])
             index._sentences = SentenceTable(place / contents["parts"]["sentences"], contents["next_id"])
             index._lexical = LexicalIndex(place / contents["parts"]["lexical"])
         except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
             reason = str(error).strip().split("\n")[-1]
             raise IndexFolderError(f"{place}: can't be opened ({reason}); build the index again") from error
         counts = (len(index._sentences), len(index._lexical), contents["count"])
-        if len(set(counts)) > 1 or index._vectors.ntotal < len(index):
+        if len(set(counts)) > 1 or len(index._vectors) < len(index):
             raise IndexFolderError(f"{place}: its parts hold {counts} sentences; build the index again")
         return index
 
@@ -415,14 +376,3 @@ def _written(sentence: Sentence | str) -> Sentence:
         return Sentence(normalize(sentence))
     source = sentence.source.encode("utf-8", "replace").decode("utf-8")
     return Sentence(normalize(sentence.text), source, sentence.line)
-
-
-@contextmanager
-def _matrix_products() -> Iterator[None]:
-    """Let FAISS use matrix products for small batches too, where its own rule would not."""
-    before = faiss.cvar.distance_compute_blas_threshold
-    faiss.cvar.distance_compute_blas_threshold = min(before, _BLAS_FROM)
-    try:
-        yield
-    finally:
-        faiss.cvar.distance_compute_blas_threshold = before
