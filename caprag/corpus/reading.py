@@ -157,7 +157,7 @@ def _subtitles(path: Path, encoding: str | None) -> Iterator[Item]:
     try:
         with warnings.catch_warnings():
             # What it warns of are times, layers and margins, not texts.
-            warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.simplefilter("ignore")
             events = pysubs2.SSAFile.from_string(text, format_=kind).events
     except (pysubs2.exceptions.Pysubs2Error, ValueError) as error:
         raise CorpusError(f"{path}: is not read as {path.suffix[1:]} ({error}); check the file's kind") from error
