@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 import caprag
 from caprag.evaluation import cer_report, count_errors, count_outcomes
-from caprag.reranking import Example, Reranker, fit_reranker
+from caprag.reranking import Example, GlyphTable, Reranker, fit_reranker
+from caprag.reranking.features import Candidate, best_candidate
 from caprag.types import Caption, Hit, Hypothesis
 
 ENGINES = ("paddle", "lens")
@@ -34,12 +35,18 @@ class Case:
     inside: bool
     truth: list[str]
     read: list[str]
-    hits: list[list[Hit]]
-    examples: list[Example]
+    candidates: list[Candidate | None]
+
+    @property
+    def examples(self) -> list[Example]:
+        """What the decision can be fitted on."""
+        rows = zip(self.read, self.candidates, self.truth, strict=True)
+        return [Example.of(Hypothesis(read), candidate, truth) for read, candidate, truth in rows]
 
 
 def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
     """Search every reading under both conditions; also return the sentences that each condition had."""
+    glyphs = GlyphTable.load()
     index = caprag.Index.build(caprag.read_corpus(DATA / "text"), progress=True)
     background = [index[i].text for i in index]
     cases, corpora = [], {False: dict.fromkeys(FILMS, background), True: {}}
@@ -53,10 +60,10 @@ def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
             for engine in ENGINES:
                 read = lines(film, engine)
                 hits = index.search_batch(read)
-                examples = [
-                    Example.of(Hypothesis(r), t, h, index.frequency) for r, t, h in zip(read, truth, hits, strict=True)
+                candidates = [
+                    best_candidate(Hypothesis(r), h, index.frequency, glyphs) for r, h in zip(read, hits, strict=True)
                 ]  # fmt: skip
-                cases.append(Case(film, engine, inside, truth, read, hits, examples))
+                cases.append(Case(film, engine, inside, truth, read, candidates))
         index.remove(ids)
     return cases, corpora
 
@@ -64,8 +71,8 @@ def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
 def answer(reranker: Reranker, case: Case) -> list[Caption]:
     """Decide on readings whose features are known already."""
     return [
-        reranker.decide((Hypothesis(read),), example.candidate)
-        for read, example in zip(case.read, case.examples, strict=True)
+        reranker.decide((Hypothesis(read),), candidate)
+        for read, candidate in zip(case.read, case.candidates, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Fit the shipped reranker: python scripts/fit_reranker.py [--pictures 0].
+"""Fit the shipped reranker: python scripts/fit_reranker.py --examples examples.json.
 
 Examples are readings with truth, each with the true sentence in the corpus and with it left out: what two OCR engines
 read of four films, and what RapidOCR reads of real frames and of caption bitmaps on photographs, shrunk and blurred
@@ -8,8 +8,10 @@ until it errs. The material is found through CAPRAG_DATA. Writes caprag/rerankin
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ from tqdm import tqdm
 
 import caprag
 from caprag.pipeline import Pipeline
-from caprag.reranking import Example, fit_reranker
+from caprag.reranking import Example, GlyphTable, fit_reranker
+from caprag.reranking.features import best_candidate
 from caprag.types import Hypothesis
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +33,7 @@ SIZE = (1280, 720)
 
 def text_examples(index: caprag.Index, engines: Sequence[str]) -> Iterator[Example]:
     """Describe the readings of films, without and with the film's sentences in the index."""
+    glyphs = GlyphTable.load()
     for film in tqdm(FILMS, desc="films"):
         truth = lines(film, "truth")
         for inside in (False, True):
@@ -37,7 +41,7 @@ def text_examples(index: caprag.Index, engines: Sequence[str]) -> Iterator[Examp
             for engine in engines:
                 read = lines(film, engine)
                 for r, t, hits in zip(read, truth, index.search_batch(read), strict=True):
-                    yield Example.of(Hypothesis(r), t, hits, index.frequency)
+                    yield Example.of(Hypothesis(r), best_candidate(Hypothesis(r), hits, index.frequency, glyphs), t)
             index.remove(ids)
 
 
@@ -76,39 +80,53 @@ def picture_examples(without: caprag.Index, count: int, seed: int) -> Iterator[E
     captions = [row[1] for kind in ("frames", "bitmaps") for row in tsv(DATA / kind / "captions.tsv")]
     inside = caprag.Index.build([*(without[i] for i in without), *captions], without.embedder, progress=True)
     recognizer = caprag.load_recognizer("rapidocr")
+    glyphs = GlyphTable.load()
     for picture, truth in tqdm(pictures(count, seed), desc="pictures", total=count):
         hypotheses = recognizer.recognize_batch([picture], 5)
         for index in (without, inside):
             pipeline = Pipeline(index, recognizer=recognizer)
             hits = pipeline.find(hypotheses)
             margins = pipeline.judge([picture], hypotheses, hits)
-            yield Example.of(hypotheses[0][0], truth, hits[0], index.frequency, margins[0])
+            candidate = best_candidate(hypotheses[0][0], hits[0], index.frequency, glyphs, margins[0])
+            yield Example.of(hypotheses[0][0], candidate, truth)
 
 
 def main() -> None:
     """Gather the examples, fit and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "caprag/reranking/reranker.json")
+    parser.add_argument("--examples", type=Path, required=True, help="file of examples: made once, then read")
     parser.add_argument("--pictures", type=int, default=600, help="how many damaged pictures to read")
     parser.add_argument("--engines", nargs="+", default=["paddle", "lens"])
     parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     require_data()
-    index = caprag.Index.build(caprag.read_corpus(DATA / "text"), progress=True)
-    by_text = list(text_examples(index, arguments.engines))
-    by_picture = list(picture_examples(index, arguments.pictures, arguments.seed))
+    if arguments.examples.exists():
+        kept = json.loads(arguments.examples.read_text(encoding="utf-8"))
+    else:
+        index = caprag.Index.build(caprag.read_corpus(DATA / "text"), progress=True)
+        kept = {
+            "text": [asdict(e) for e in text_examples(index, arguments.engines)],
+            "picture": [asdict(e) for e in picture_examples(index, arguments.pictures, arguments.seed)],
+            "about": {
+                "films": list(FILMS),
+                "engines": arguments.engines,
+                "corpus_sentences": len(index),
+                "embedder": index.embedder.fingerprint[:16],
+                "seed": arguments.seed,
+            },
+        }
+        arguments.examples.write_text(json.dumps(kept), encoding="utf-8")
+    by_text, by_picture = ([Example(**row) for row in kept[kind]] for kind in ("text", "picture"))
+    examples = [*by_text, *by_picture]
     provenance = {
-        "films": list(FILMS),
-        "engines": arguments.engines,
+        **kept["about"],
         "text_examples": len(by_text),
         "picture_examples": len(by_picture),
-        "corpus_sentences": len(index),
-        "embedder": index.embedder.fingerprint[:16],
-        "seed": arguments.seed,
-        "cases": {case: sum(e.case == case for e in [*by_text, *by_picture]) for case in ("snap", "keep", "neither")},
+        "cases": {case: sum(e.case == case for e in examples) for case in ("snap", "keep", "neither")},
     }
-    reranker = fit_reranker([*by_text, *by_picture], threshold=arguments.threshold, provenance=provenance)
+    reranker = fit_reranker(examples, threshold=arguments.threshold, provenance=provenance)
     reranker.save(arguments.out)
     print(f"{arguments.out}: {provenance}")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from caprag.errors import MissingDependencyError
-from caprag.reranking import FEATURES, Example, Reranker, fit_reranker
-from caprag.reranking.features import Candidate
+from caprag.reranking import FEATURES, Example, GlyphTable, Reranker, fit_reranker
+from caprag.reranking.features import best_candidate
 from caprag.types import Hit, Hypothesis
 
 HIT = Hit(0, "妳在開玩笑嗎", 0.5)
@@ -17,7 +17,12 @@ HIT = Hit(0, "妳在開玩笑嗎", 0.5)
 
 def example(case: str, *, exact: bool = False, **features: float) -> Example:
     values = {**dict.fromkeys(FEATURES, 0.0), **features}
-    return Example(Candidate(HIT, exact, values), case == "keep", case == "snap")
+    return Example(values, exact, case == "keep", case == "snap")
+
+
+def described(read: str, truth: str, hits: list[Hit], familiar: int = 0) -> Example:
+    reading = Hypothesis(read)
+    return Example.of(reading, best_candidate(reading, hits, lambda gram: familiar, GlyphTable.load()), truth)
 
 
 def separable(number: int = 300, seed: int = 0) -> list[Example]:
@@ -35,8 +40,8 @@ def separable(number: int = 300, seed: int = 0) -> list[Example]:
 def answers(reranker: Reranker, examples: list[Example]) -> list[str]:
     found = []
     for each in examples:
-        assert each.candidate is not None
-        snap, keep = reranker.probabilities(each.candidate.features)
+        assert each.features is not None
+        snap, keep = reranker.probabilities(each.features)
         rest = 1 - snap - keep
         found.append({snap: "snap", keep: "keep", rest: "neither"}[max(snap, keep, rest)])
     return found
@@ -57,13 +62,13 @@ def test_probabilities_are_scikit_learn_s() -> None:
     """The folded-in standardisation gives what the model itself says of standardised features."""
     linear = pytest.importorskip("sklearn.linear_model", reason="the train extra is not installed")
     examples = separable()
-    values = np.array([list(e.candidate.features.values()) for e in examples if e.candidate])
+    values = np.array([list(e.features.values()) for e in examples if e.features])
     labels = [e.case for e in examples]
     scale = np.where(values.std(0) == 0, 1, values.std(0))
     model = linear.LogisticRegression(C=1.0, max_iter=5000).fit((values - values.mean(0)) / scale, labels)
     expected = model.predict_proba((values - values.mean(0)) / scale)
     reranker = fit_reranker(examples)
-    found = [reranker.probabilities(e.candidate.features) for e in examples if e.candidate]
+    found = [reranker.probabilities(e.features) for e in examples if e.features]
     columns = [list(model.classes_).index(name) for name in ("snap", "keep")]
     np.testing.assert_allclose(found, expected[:, columns], atol=1e-3)
 
@@ -80,7 +85,7 @@ def test_the_same_examples_give_the_same_weights() -> None:
 def test_exact_matches_are_counted_apart() -> None:
     """Laplace's rule of succession: (right + 1) / (seen + 2)."""
     exact = [example("snap", exact=True)] * 7 + [example("neither", exact=True)]
-    with_exact = fit_reranker([*separable(), *exact, Example(None, True, False)])
+    with_exact = fit_reranker([*separable(), *exact, Example(None, False, True, False)])
     without = fit_reranker(separable())
     assert with_exact.exact == 8 / 10
     assert without.exact == 1 / 2
@@ -96,7 +101,7 @@ def test_a_missing_case_is_named(missing: str) -> None:
 
 
 def test_no_examples() -> None:
-    for examples in ([], [Example(None, True, False)], [example("snap", exact=True)]):
+    for examples in ([], [Example(None, False, True, False)], [example("snap", exact=True)]):
         with pytest.raises(ValueError, match="show no case"):
             fit_reranker(examples)
 
@@ -126,16 +131,16 @@ def test_without_scikit_learn_the_install_line_is_named(monkeypatch: pytest.Monk
     ],
 )
 def test_examples_of_readings(reading: str, truth: str, case: str, exact: bool) -> None:
-    found = Example.of(Hypothesis(reading), truth, [HIT], lambda gram: 0)
+    found = described(reading, truth, [HIT])
     assert found.case == case
-    assert found.candidate is not None
-    assert found.candidate.exact is exact
+    assert found.features is not None
+    assert found.exact is exact
 
 
 def test_an_example_without_a_candidate() -> None:
-    found = Example.of(Hypothesis(""), "", [HIT], lambda gram: 0)
-    assert (found.candidate, found.case) == (None, "keep")
-    assert Example.of(Hypothesis("好"), "壞", [], lambda gram: 0).case == "neither"
+    found = described("", "", [HIT])
+    assert (found.features, found.case) == (None, "keep")
+    assert described("好", "壞", []).case == "neither"
 
 
 def test_what_was_fitted_decides_as_it_learnt() -> None:
@@ -144,9 +149,9 @@ def test_what_was_fitted_decides_as_it_learnt() -> None:
     examples = []
     for text in texts:
         for i in range(len(text)):
-            examples.append(Example.of(Hypothesis(text[:i] + "日" + text[i + 1 :]), text, hits, lambda gram: 0))
-            examples.append(Example.of(Hypothesis(text[:3]), text[:3], hits, lambda gram: 50))
-            examples.append(Example.of(Hypothesis("日" * (i + 3)), "沒有的句子", hits, lambda gram: 0))
+            examples.append(described(text[:i] + "日" + text[i + 1 :], text, hits))
+            examples.append(described(text[:3], text[:3], hits, familiar=50))
+            examples.append(described("日" * (i + 3), "沒有的句子", hits))
     reranker = fit_reranker(examples)
     read = [[Hypothesis("社交方武發生了變化")], [Hypothesis("今天天")], [Hypothesis("日日日日日")]]
     snapped, kept, neither = reranker.rerank_batch(read, [hits] * 3, lambda gram: 0)

@@ -466,17 +466,21 @@ def test_killed_at_any_step_it_loads_with_old_or_new_contents(writer: Writer) ->
     after = writer.look()
     assert after != before
     before = after
-    # All steps around the one at which the contents change, and a sample of those before.
+    # All steps around the one at which the contents change, and a sample of those before. Clearing up after a killed
+    # save takes steps too: go on until a save comes to its end.
     outcomes = []
-    for step in [*range(1, operations - 12, 9), *range(operations - 12, operations + 1)]:
+    for step in [*range(1, operations - 12, 9), *range(operations - 12, 2 * operations)]:
         _, status = writer.order(f"step {step}")
-        assert status == -signal.SIGKILL
         now = writer.look()
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
         outcomes.append(now != before)
         before = now
     # Early steps leave the old contents, late ones the new.
     assert outcomes == sorted(outcomes)
-    assert 0 < sum(outcomes) < 12
+    assert status == 0
+    assert any(outcomes)
     assert writer.order("step 0")[1] == 0
     parts = set(contents(writer.folder)["parts"].values())
     assert {p.name for p in writer.folder.iterdir()} == {"index.json", *parts}

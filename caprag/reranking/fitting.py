@@ -6,51 +6,47 @@ second kind the weights would learn to snap always.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from caprag.errors import require
-from caprag.reranking.features import FEATURES, Candidate, best_candidate
-from caprag.reranking.glyphs import GlyphTable
+from caprag.reranking.features import FEATURES, Candidate
 from caprag.reranking.reranker import Reranker
 from caprag.text import countable
-from caprag.types import Hit, Hypothesis
+from caprag.types import Hypothesis
 
 _CLASSES = ("neither", "keep", "snap")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A reading whose truth is known.
+    """A reading whose truth is known, and the sentence that it would be snapped to.
 
     Attributes
     ----------
-    candidate
-        The sentence that would be snapped to; ``None`` where there is none.
+    features
+        Name to value, as `caprag.reranking.features.best_candidate` gives them; ``None`` where there is no candidate.
+    exact
+        Whether the reading's letters and digits are the candidate's.
     reading_right, candidate_right
         Whether all letters and digits agree with the truth.
     """
 
-    candidate: Candidate | None
+    features: Mapping[str, float] | None
+    exact: bool
     reading_right: bool
     candidate_right: bool
 
     @classmethod
-    def of(
-        cls,
-        reading: Hypothesis,
-        truth: str,
-        hits: Sequence[Hit],
-        frequency: Callable[[str], int],
-        margins: Sequence[float] | None = None,
-    ) -> Example:
-        """Describe one reading; the arguments are those of `Reranker.rerank_batch`, with the truth."""
-        candidate = best_candidate(reading, hits, frequency, GlyphTable.load(), margins)
+    def of(cls, reading: Hypothesis, candidate: Candidate | None, truth: str) -> Example:
+        """Describe one reading, its best candidate, and whether each is right."""
         wanted = countable(truth)
-        right = candidate is not None and countable(candidate.hit.text) == wanted
-        return cls(candidate, countable(reading.text) == wanted, right)
+        read_right = countable(reading.text) == wanted
+        if candidate is None:
+            return cls(None, False, read_right, False)
+        return cls(candidate.features, candidate.exact, read_right, countable(candidate.hit.text) == wanted)
 
     @property
     def case(self) -> str:
@@ -97,11 +93,11 @@ def fit_reranker(
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; it must be above 0")
     linear = require("sklearn.linear_model", "train")
-    described = [(e.candidate, e.case) for e in examples if e.candidate is not None and not e.candidate.exact]
+    described = [(e.features, e.case) for e in examples if e.features is not None and not e.exact]
     cases = {case for _, case in described}
     if len(cases) < len(_CLASSES):
         raise ValueError(f"the examples show {', '.join(sorted(cases)) or 'no case'}; all of {_CLASSES} are needed")
-    values = np.array([list(candidate.features.values()) for candidate, _ in described])
+    values = np.array([[features[name] for name in FEATURES] for features, _ in described])
     labels = np.array([_CLASSES.index(case) for _, case in described])
     mean, scale = values.mean(0), values.std(0)
     scale[scale == 0] = 1.0
@@ -110,7 +106,7 @@ def fit_reranker(
     biases = model.intercept_ - weights @ mean
     # Only differences count: "neither" is the zero that the others are measured from.
     weights, biases = weights - weights[0], biases - biases[0]
-    exact = [e.candidate_right for e in examples if e.candidate is not None and e.candidate.exact]
+    exact = [e.candidate_right for e in examples if e.exact]
     return Reranker(
         snap=dict(zip(FEATURES, weights[2].tolist(), strict=True)),
         keep=dict(zip(FEATURES, weights[1].tolist(), strict=True)),
