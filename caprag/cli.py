@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from caprag.errors import CapragError, CorpusError, FrameError
-from caprag.results import ResultFile, Row, caption_row
+from caprag.results import ResultFile, Row, caption_row, encodable
 
 app = typer.Typer(
     help="Read the captions burnt into TV pictures and snap each to the sentence that was meant.",
@@ -52,13 +52,9 @@ def main() -> None:
     except CapragError as error:
         _complain(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        _complain("stopped; what was written is kept, the same command goes on from there")
-        sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read our output has gone: not our failure.
-        sys.stderr.close()
-        sys.exit(0)
+    except OSError as error:
+        _complain(f"{error.filename or 'the output'}: {error.strerror}; what was written before is kept")
+        sys.exit(1)
 
 
 @app.command(epilog="Example: caprag read frames/ --index indexes/demo --out captions.jsonl")
@@ -94,7 +90,7 @@ def read(
             failures += 1
             _complain(str(error))
     with ResultFile(out, "image") as results:
-        waiting = [path for path in paths if str(path) not in results.done]
+        waiting = [path for path in paths if encodable(str(path)) not in results.done]
         if len(waiting) < len(paths):
             _say(f"{len(paths) - len(waiting)} of {len(paths)} pictures are in {out} already")
         pipeline = Pipeline.load(
@@ -112,7 +108,7 @@ def read(
                         failures += 1
                         _complain(str(error))
                 for path, caption in zip(named, pipeline.read_batch(images), strict=True):
-                    results.write({"image": str(path), **caption_row(caption)})
+                    results.write({"image": encodable(str(path)), **caption_row(caption)})
                 bar.update(min(batch_size, len(waiting) - start))
     _finish(failures, "pictures")
 
@@ -141,6 +137,9 @@ def snap(
 
     rows, failures = _readings(readings, column, encoding)
     with ResultFile(out, "line") as results:
+        for number, text in rows:
+            if results.done.get(str(number), encodable(text)) != encodable(text):
+                _refuse(f"{out}: its line {number} was made from another reading; choose another file")
         waiting = [(number, text) for number, text in rows if str(number) not in results.done]
         if len(waiting) < len(rows):
             _say(f"{len(rows) - len(waiting)} of {len(rows)} readings are in {out} already")
@@ -275,11 +274,10 @@ class _Complaints:
 
 
 def _readings(source: str, column: str | None, encoding: str | None) -> tuple[list[tuple[int, str]], int]:
-    from caprag.corpus import read_rows
+    from caprag.corpus import decode_lines, read_rows
 
     if source == "-":
-        text = sys.stdin.buffer.read()
-        items = [(i, _decode(i, raw, encoding)) for i, raw in enumerate(text.splitlines(), 1)]
+        items = list(decode_lines(Path("stdin"), encoding, sys.stdin.buffer))
     elif Path(source).is_file():
         items = list(read_rows(Path(source), column, encoding))
     else:
@@ -292,14 +290,6 @@ def _readings(source: str, column: str | None, encoding: str | None) -> tuple[li
         else:
             complaints(item)
     return rows, complaints.count
-
-
-def _decode(number: int, raw: bytes, encoding: str | None) -> str | CorpusError:
-    try:
-        return raw.decode(encoding or "utf-8")
-    except UnicodeDecodeError as error:
-        wrong = raw[error.start : error.start + 1].hex()
-        return CorpusError(f"stdin, line {number}: byte 0x{wrong} is not {encoding or 'utf-8'}; name its encoding")
 
 
 def _embedder(name: str | None) -> SentenceEmbedder | None:  # type: ignore[name-defined] # noqa: F821

@@ -20,18 +20,27 @@ def walk(folder: Path, suffixes: Collection[str]) -> list[Path]:
     suffixes
         Lower-case suffixes with their dots; a file's may be in either case.
 
+    Raises
+    ------
+    OSError
+        Where a folder can't be listed.
+
     Returns
     -------
     list of pathlib.Path
         In natural order (see `natural_key`).
     """
     found: list[Path] = []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=_fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
             Path(root, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in suffixes
         ]
     return sorted(found, key=natural_key)
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def natural_key(path: Path) -> tuple[list[list[tuple[int, int, str]]], str]:

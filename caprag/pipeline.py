@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from caprag.recognition import load_recognizer, open_frame
+from caprag.recognition import load_recognizer, open_frame, to_rgb
 from caprag.reranking import Reranker
 from caprag.retrieval import Index
 from caprag.types import Caption, Embedder, Hit, Hypothesis, Recognizer
@@ -110,7 +110,7 @@ class Pipeline:
     def recognizer(self) -> Recognizer:
         """The reader of pictures, loaded on first use."""
         if isinstance(self._recognizer, str):
-            self._recognizer = load_recognizer(self._recognizer)
+            self._recognizer = load_recognizer(self._recognizer, batch_size=self._batch_size)
         return self._recognizer
 
     def read(self, frame: str | PathLike[str] | Image.Image) -> Caption:
@@ -139,11 +139,13 @@ class Pipeline:
         FrameError
             Where a picture can't be read.
         """
+        if isinstance(frames, (str, PathLike)):
+            raise TypeError(f"frames is one path, {frames!r}; a list is wanted (or use read)")
         captions: list[Caption] = []
         with tqdm(total=len(frames), desc="read", unit=" frames", disable=not progress) as bar:
             for start in range(0, len(frames), self._batch_size):
                 batch = frames[start : start + self._batch_size]
-                images = [open_frame(f) if isinstance(f, (str, PathLike)) else f.convert("RGB") for f in batch]
+                images = [open_frame(f) if isinstance(f, (str, PathLike)) else to_rgb(f) for f in batch]
                 captions += self._read_images(images)
                 bar.update(len(images))
         return captions
@@ -163,6 +165,8 @@ class Pipeline:
         list of Caption
             In the order given.
         """
+        if isinstance(readings, str):
+            raise TypeError(f"readings is the string {readings[:20]!r}; a list of readings is wanted")
         captions: list[Caption] = []
         with tqdm(total=len(readings), desc="snap", unit=" lines", disable=not progress) as bar:
             for batch in _batches(readings, 512):

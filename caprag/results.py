@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,26 +26,28 @@ _CSV_COLUMNS = ("text", "read", "snapped", "sentence_id", "confidence")
 def caption_row(caption: Caption) -> dict[str, object]:
     """Return what a result line says of a caption, in the order in which it is written."""
     return {
-        "text": _encodable(caption.text),
-        "read": _encodable(caption.hypotheses[0].text),
+        "text": encodable(caption.text),
+        "read": encodable(caption.hypotheses[0].text),
         "snapped": caption.hit is not None,
         "sentence_id": None if caption.hit is None else caption.hit.id,
         "confidence": round(caption.confidence, 6),
         "hypotheses": [
-            {"text": _encodable(h.text), "logprob": round(h.logprob, 6)} for h in caption.hypotheses
+            {"text": encodable(h.text), "logprob": round(h.logprob, 6) if math.isfinite(h.logprob) else None}
+            for h in caption.hypotheses
         ],
     }  # fmt: skip
 
 
-def _encodable(text: str) -> str:
-    # A lone surrogate can't be written as UTF-8.
+def encodable(text: str) -> str:
+    """Return a text that can be written as UTF-8: a question mark stands for each lone surrogate."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class ResultFile:
     """Where result rows go: a file that is added to, or stdout.
 
-    Each row is on disk before the next is made. A row cut off by a kill is dropped when the file is taken up again.
+    Rows are written in order, as each batch is done. A row cut off by a kill is dropped when the file is taken up
+    again.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ class ResultFile:
     def __init__(self, path: Path | None, key: str) -> None:
         self._key = key
         self._csv = path is not None and path.suffix.lower() == ".csv"
-        self.done: set[str] = set()
+        self.done: dict[str, str] = {}
         self._stream: IO[str] = sys.stdout
         if path is None:
             return
@@ -87,8 +90,8 @@ class ResultFile:
             text = whole.decode("utf-8")
             if self._csv:
                 return self._take_up_csv(path, text)
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-            self.done = {str(row[self._key]) for row in rows}
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            self.done = {str(row[self._key]): str(row["read"]) for row in rows}
         except (ValueError, KeyError, TypeError) as error:
             raise CapragError(f"{path}: holds no results of this command ({error!r}); choose another file") from error
         return len(whole)
@@ -97,13 +100,14 @@ class ResultFile:
         # A field may hold line breaks: a kill can leave an open quote, and what follows it is not whole.
         end = 0
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = text.splitlines(keepends=True)
+        # Lines as the reader counts them: a text may hold other kinds of line break.
+        lines = list(io.StringIO(text, newline=""))
         try:
             for number, row in enumerate(reader):
                 if number == 0 and row != [self._key, *_CSV_COLUMNS]:
                     raise CapragError(f"{path}: has the columns {', '.join(row)}; choose another file")
-                if number:
-                    self.done.add(row[0])
+                if number and row:
+                    self.done[row[0]] = row[1 + _CSV_COLUMNS.index("read")]
                 end = reader.line_num
         except csv.Error:
             pass
@@ -114,11 +118,12 @@ class ResultFile:
         if self._csv:
             self._write_csv([row[self._key], *(row[name] for name in _CSV_COLUMNS)])
         else:
-            self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         self._stream.flush()
 
     def _write_csv(self, values: list[object]) -> None:
-        csv.writer(self._stream, lineterminator="\n").writerow(values)
+        # With this line end, which is the standard's, both of its characters are quoted in a text.
+        csv.writer(self._stream, lineterminator="\r\n").writerow(values)
 
     def __enter__(self) -> ResultFile:
         return self

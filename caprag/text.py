@@ -59,11 +59,19 @@ def normalize(text: str) -> str:
     """
     text = _LINE_BREAKS.sub("\n", unicodedata.normalize("NFKC", text))
     if not text.isprintable():
-        text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _DROPPED_CATEGORIES)
+        text = "".join(c for c in text if c in "\n\t" or not _is_dropped(c))
         # What was dropped may have stood between a letter and its accent.
         text = unicodedata.normalize("NFKC", text)
     text = _SPACES.sub(" ", text)
     return "\n".join(line for part in text.split("\n") if (line := part.strip()))
+
+
+def _is_dropped(character: str) -> bool:
+    # An ideograph that this Python's tables do not know yet is a character all the same.
+    code = ord(character)
+    return unicodedata.category(character) in _DROPPED_CATEGORIES and not (
+        0x20000 <= code < 0x40000 and code & 0xFFFE != 0xFFFE
+    )
 
 
 def match_form(text: str, *, variants: bool = True) -> str:

@@ -37,7 +37,7 @@ def draw_sheet(paths: list[Path], captions: list[caprag.Caption], out: Path) -> 
     rows = -(-len(paths) // COLUMNS)
     sheet = Image.new("RGB", (TILE[0] * COLUMNS, (TILE[1] + LEGEND) * rows), (246, 246, 244))
     draw = ImageDraw.Draw(sheet)
-    large, small = caption_font(24, install=True), caption_font(16)
+    large, small = caption_font(24), caption_font(16)
     for number, (path, caption) in enumerate(zip(paths, captions, strict=True)):
         x, y = number % COLUMNS * TILE[0], number // COLUMNS * (TILE[1] + LEGEND)
         sheet.paste(caprag.open_frame(path).resize(TILE), (x, y))
@@ -57,6 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     paths = list_frames([DEMO / "frames"])
+    caption_font(24, install=True)
     pipeline = caprag.Pipeline.load(DEMO)
     captions = []
     for path in tqdm(paths, desc="read", unit=" frames"):

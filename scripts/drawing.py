@@ -31,11 +31,10 @@ def caption_font(size: int, *, install: bool = False) -> ImageFont.FreeTypeFont:
     """
     path = _find()
     if path is None and install and shutil.which("apt-get"):
-        command = ["apt-get", "install", "-y", "-qq", "fonts-noto-cjk"]
-        if os.geteuid() != 0:
-            command = ["sudo", "-n", *command]
         print("installing the font package fonts-noto-cjk (57 MB)", flush=True)
-        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "fonts-noto-cjk"]):
+            rights = [] if os.geteuid() == 0 else ["sudo", "-n"]
+            subprocess.run([*rights, "apt-get", *command], check=False, stdout=subprocess.DEVNULL)
         path = _find()
     if path is None:
         raise SystemExit(REMEDY)

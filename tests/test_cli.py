@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +79,23 @@ def test_a_line_that_does_not_decode_is_named_and_the_rest_goes_on(run: Any, ind
     assert [row["line"] for row in result.rows] == [1, 3]
 
 
+def test_results_of_other_readings_are_not_taken_for_these(run: Any, index: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert run("snap", "-", "--index", index, "--out", out, stdin="走勒\n".encode()).code == 0
+    before = out.read_bytes()
+    result = run("snap", "-", "--index", index, "--out", out, stdin="不會持績太久的\n".encode())
+    assert result.code == 2
+    assert "another reading" in result.err
+    assert out.read_bytes() == before
+
+
+def test_a_name_that_is_no_utf8_is_read_all_the_same(run: Any, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")
+    shutil.copyfile(FRAMES / "01-clear.jpg", name)
+    (row,) = run("read", tmp_path).rows
+    assert row["image"].endswith("?.jpg")
+
+
 def test_read_names_what_it_cannot_read_and_goes_on(run: Any, index: Path, tmp_path: Path) -> None:
     folder = tmp_path / "畫面"
     folder.mkdir()
@@ -105,7 +124,7 @@ def test_read_without_an_index_gives_the_reading(run: Any) -> None:
 def test_a_killed_run_goes_on(tmp_path: Path, suffix: str) -> None:
     frames = tmp_path / "frames"
     frames.mkdir()
-    for number in range(12):
+    for number in range(8):
         Image.open(FRAMES / "01-clear.jpg").resize((320, 180)).save(frames / f"{number}.png")
     out = tmp_path / f"out{suffix}"
     command = [sys.executable, "-m", "caprag", "read", str(frames), "--out", str(out), "--batch-size", "1"]

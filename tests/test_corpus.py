@@ -332,7 +332,7 @@ def test_the_column_by_name(tmp_path: Path, suffix: str) -> None:
 def test_no_column_to_choose(tmp_path: Path, content: str) -> None:
     found, errors = read(tmp_path / "a.csv", content)
     assert found == []
-    assert "name the text's column; it has" in errors[0]
+    assert "name the text's column (column=..., --column); it has" in errors[0]
 
 
 def test_json_lines_good_and_broken(tmp_path: Path) -> None:

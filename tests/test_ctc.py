@@ -288,3 +288,9 @@ def test_a_real_bitmap_with_two_speakers() -> None:
         pytest.skip(f"no caption bitmaps: {path.parent} is missing; set CAPRAG_DATA")
     ((hypothesis,),) = recognizer().recognize_batch([open_frame(path)])
     assert letters(hypothesis.text) == "魚蛋粗麵麻煩你粗麵買光了"
+
+
+@pytest.mark.parametrize("size", [(200_000, 60), (60, 200_000), (5000, 10), (1, 1)])
+def test_a_thread_of_a_picture_is_read_as_nothing(size: tuple[int, int]) -> None:
+    recognizer = RapidOCRRecognizer(n_threads=1)
+    assert recognizer.recognize_batch([Image.new("RGB", size)]) == [[Hypothesis("", 0.0)]]

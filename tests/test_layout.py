@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from caprag.recognition.layout import MAX_ROWS, TextBox, caption_rows, could_be_caption, join_neighbours
+from caprag.recognition.layout import MAX_PARTS, MAX_ROWS, TextBox, caption_rows, could_be_caption, join_neighbours
 
 FRAME = (1280, 720)
 
@@ -197,3 +197,11 @@ def test_other_texts_are_not_joined() -> None:
     short = TextBox(((687, 392), (843, 392), (843, 469), (687, 469)))
     for boxes in (apart, rows, jersey, [tall, short]):
         assert sorted(join_neighbours(boxes), key=lambda part: part.quad) == sorted(boxes, key=lambda part: part.quad)
+
+
+def test_many_boxes_on_a_line_are_soon_done() -> None:
+    """A ticker of two hundred words is no caption, and no reason to hang."""
+    boxes = [
+        TextBox(((60 * i, 640), (60 * i + 40, 640), (60 * i + 40, 680), (60 * i, 680)), "字", 0.99) for i in range(200)
+    ]
+    assert all(len(row) <= MAX_PARTS for row in caption_rows(boxes, (12000, 720)))

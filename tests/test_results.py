@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_a_file_cut_anywhere_is_mended(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(content[:cut])
         write(path, images)
         assert path.read_bytes() == content, cut
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_odd_line_breaks_in_a_text_part_no_rows(tmp_path: Path, suffix: str) -> None:
+    odd = "甲\u2028乙\x85丙\x0b丁\x1c戊\r己"
+    path = tmp_path / f"out{suffix}"
+    for _ in range(2):
+        with ResultFile(path, "image") as results:
+            for image in ("1", "2", "3"):
+                if image not in results.done:
+                    results.write(row(image, Caption(odd, None, (Hypothesis(odd, -math.inf),), 0.5)))
+    with ResultFile(path, "image") as results:
+        assert results.done == {"1": odd, "2": odd, "3": odd}
 
 
 def test_csv_can_be_read_by_anyone(tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import codecs
 import glob
+import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from os import PathLike, fspath
 from pathlib import Path
+from typing import BinaryIO
 
 from caprag.errors import CorpusError
 from caprag.paths import natural_key, walk
@@ -63,7 +66,9 @@ def _find(given: Path, pattern: str) -> list[Path]:
     return sorted((match for match in matches if match.is_file()), key=natural_key)
 
 
-def decode_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str | CorpusError]]:
+def decode_lines(
+    path: Path, encoding: str | None = None, opened: BinaryIO | None = None
+) -> Iterator[tuple[int, str | CorpusError]]:
     """Read a file as numbered lines.
 
     Parameters
@@ -72,6 +77,8 @@ def decode_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int,
         The file.
     encoding
         Name of its encoding; ``None`` means UTF-8, or UTF-16 where the file says so by its byte order mark.
+    opened
+        The bytes, where they come from elsewhere; `path` then only names them.
 
     Yields
     ------
@@ -90,12 +97,13 @@ def decode_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int,
     except (LookupError, ValueError):
         raise CorpusError(f"encoding {encoding!r} is unknown; try utf-8, big5 or gb18030") from None
     try:
-        with path.open("rb") as stream:
-            wide = _WIDE_BOMS.get(stream.peek(2)[:2]) if encoding is None else None
+        with path.open("rb") if opened is None else nullcontext(opened) as stream:
+            first = stream.readline()
+            wide = _WIDE_BOMS.get(first[:2]) if encoding is None else None
             if wide is not None or known.startswith(("utf-16", "utf-32")):
-                yield from _wide_lines(path, wide or known, stream.read())
+                yield from _wide_lines(path, wide or known, first + stream.read())
                 return
-            for number, raw in enumerate(stream, 1):
+            for number, raw in enumerate(itertools.chain([first] if first else [], stream), 1):
                 line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
                 try:
                     yield number, line.decode(encoding or "utf-8").rstrip("\r\n")

@@ -270,4 +270,4 @@ def _choose_column(path: Path, names: list[str], column: str | None) -> str:
             return name
     if len(names) == 1:
         return names[0]
-    raise CorpusError(f"{path}: name the text's column; it has {', '.join(names)}")
+    raise CorpusError(f"{path}: name the text's column (column=..., --column); it has {', '.join(names)}")

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from caprag.recognition.frames import list_frames, open_frame
+from caprag.recognition.frames import list_frames, open_frame, to_rgb
 
 if TYPE_CHECKING:
     from caprag.recognition.ctc import RapidOCRRecognizer as RapidOCRRecognizer
     from caprag.recognition.vlm import VLMRecognizer as VLMRecognizer
     from caprag.types import Recognizer
 
-__all__ = ["RapidOCRRecognizer", "VLMRecognizer", "list_frames", "load_recognizer", "open_frame"]
+__all__ = ["RapidOCRRecognizer", "VLMRecognizer", "list_frames", "load_recognizer", "open_frame", "to_rgb"]
 
 
-def load_recognizer(model: str = "rapidocr", **options: Any) -> Recognizer:
+def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: Any) -> Recognizer:
     """Load a recognizer by name.
 
     Parameters
     ----------
     model
         ``"rapidocr"`` for PP-OCRv6 by RapidOCR, or the hub id or folder of a transformers image-text-to-text model.
+    batch_size
+        Pictures that will be read at a time, >= 1.
     options
         Passed on: those of `RapidOCRRecognizer` or of `VLMRecognizer`.
 
@@ -38,10 +40,11 @@ def load_recognizer(model: str = "rapidocr", **options: Any) -> Recognizer:
     if model == "rapidocr":
         from caprag.recognition.ctc import RapidOCRRecognizer
 
-        return RapidOCRRecognizer(**options)
+        # It keeps what it read, so that scoring a batch costs no second pass.
+        return RapidOCRRecognizer(**{"cache_size": batch_size, **options})
     from caprag.recognition.vlm import VLMRecognizer
 
-    return VLMRecognizer(model, **options)
+    return VLMRecognizer(model, batch_size=batch_size, **options)
 
 
 def __getattr__(name: str) -> object:

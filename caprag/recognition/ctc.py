@@ -53,6 +53,9 @@ that was cut out around a caption."""
 DOUBLES = {"⋯": "…", "‧": "·", "─": "—", "﹣": "-", "﹑": "、"}
 """Signs the network lacks, and the ones it reads where they are drawn."""
 
+MAX_SIDE = 4096
+"""Longest side, in pixels, of a strip or of a picture too tall for the detector; longer ones are shrunk."""
+
 MIN_HEIGHT = 8
 """Boxes lower than so many pixels are passed over: type that small can't be read."""
 
@@ -370,6 +373,10 @@ def _pad(image: Image.Image, strip: bool) -> Image.Image:
     """Set a strip, or a picture that is too tall for the detector, on a 16:9 ground of its mean colour."""
     if not strip and image.height <= STRIP_RATIO * image.width:
         return image
+    if max(image.size) > MAX_SIDE:
+        # A thread of a picture would want a ground of any size.
+        scale = MAX_SIDE / max(image.size)
+        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     margin = image.height if strip else 0
     width = max(image.width + 2 * margin, round((image.height + 2 * margin) * 16 / 9))
     height = max(image.height, round(width * 9 / 16))

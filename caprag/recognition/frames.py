@@ -87,7 +87,7 @@ def open_frame(path: str | os.PathLike[str]) -> Image.Image:
             if width * height > MAX_PIXELS:
                 raise FrameError(_too_large(path, f"{width} x {height} pixels"))
             picture.seek(0)
-            return _to_rgb(picture, path)
+            return to_rgb(picture, str(path))
     except _BOMBS as error:
         raise FrameError(_too_large(path, str(error))) from error
     except UnidentifiedImageError as error:
@@ -134,7 +134,10 @@ def list_frames(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     frames: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = walk(path, SUFFIXES)
+            try:
+                found = walk(path, SUFFIXES)
+            except OSError as error:
+                raise FrameError(f"{error.filename}: can't be listed ({error.strerror}); check its rights") from error
             if not found:
                 raise FrameError(f"{path}: no pictures in this folder; looked for {' '.join(SUFFIXES)}")
             frames += found
@@ -154,20 +157,39 @@ def _too_large(path: Path, size: str) -> str:
     return f"{path}: too large ({size}, the limit is {MAX_PIXELS} pixels); scale it down first"
 
 
-def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
+def to_rgb(picture: Image.Image, name: str = "picture") -> Image.Image:
+    """Bring a picture of any mode to upright 8-bit RGB.
+
+    Parameters
+    ----------
+    picture
+        A PIL picture; the EXIF rotation is applied, 16-bit grey is scaled, what is transparent becomes `MATTE`.
+    name
+        What errors call it.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, of the same size, or turned.
+
+    Raises
+    ------
+    FrameError
+        For float or 32-bit grey, whose range nobody knows.
+    """
     picture.load()
     upright = ImageOps.exif_transpose(picture)
     if upright.mode == "F" or upright.mode == "I" or upright.mode.startswith("I;"):
-        return _scale_grey(upright, path)
+        return _scale_grey(upright, name)
     if upright.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in upright.info:
         layer = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, (MATTE, MATTE, MATTE, 255)), layer).convert("RGB")
     return upright.convert("RGB")
 
 
-def _scale_grey(picture: Image.Image, path: Path) -> Image.Image:
+def _scale_grey(picture: Image.Image, name: str) -> Image.Image:
     """Scale grey of more than 8 bits from 0..65535 to 0..255, rounding to the nearest level."""
     levels = np.asarray(picture)
     if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-        raise FrameError(f"{path}: float or 32-bit grey has no known range; save it with 8 or 16 bits")
+        raise FrameError(f"{name}: float or 32-bit grey has no known range; save it with 8 or 16 bits")
     return Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")

@@ -54,6 +54,9 @@ PART_GAIN = 0.5
 """What each further box in a row takes off its cost, so that a caption in three parts wins over its middle
 one."""
 
+MAX_PARTS = 6
+"""Boxes of a row; more side by side are a table or a ticker."""
+
 MAX_ROWS = 3
 """Rows of a caption; a taller stack of like rows is a list of names, a page or a screen."""
 
@@ -269,7 +272,11 @@ def _best_row(boxes: Sequence[TextBox], seed: int, free: set[int], size: tuple[i
         first -= 1
     while last + 1 < len(beside) and _gap(boxes, beside[last], beside[last + 1]) <= widest:
         last += 1
-    runs = (tuple(beside[start : stop + 1]) for start in range(first, place + 1) for stop in range(place, last + 1))
+    runs = (
+        tuple(beside[start : stop + 1])
+        for start in range(max(first, place + 1 - MAX_PARTS), place + 1)
+        for stop in range(place, min(last + 1, start + MAX_PARTS))
+    )
     return min((_row(boxes, run, size, strip) for run in runs), key=lambda row: (row.cost, row.members))
 
 

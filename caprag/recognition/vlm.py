@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 import transformers
 from PIL import Image
+from safetensors import SafetensorError
 
 from caprag.errors import MissingDependencyError, ModelError
 from caprag.recognition.generation import Row, SequenceModel, special_ids
@@ -36,10 +37,7 @@ PROMPT = (
 
 _HAN_GAP = re.compile(r"(?<=[\u2E80-\u9FFF\uF900-\uFAFF\uFF00-\uFFEF]) +(?=[\u2E80-\u9FFF\uF900-\uFAFF\uFF00-\uFFEF])")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-_TORCHVISION = (
-    "pip install torchvision, in the build that belongs to your torch "
-    "(for a CPU build: pip install torchvision --index-url https://download.pytorch.org/whl/cpu)"
-)
+_TORCHVISION = "pip install torchvision, in the build that belongs to your torch (its version and CPU or CUDA)"
 
 
 class VLMRecognizer:
@@ -355,7 +353,7 @@ def _load_model(name: str, device: torch.device, dtype: Dtype) -> Any:
         model = _hub.AutoModelForImageTextToText.from_pretrained(
             name, dtype=chosen if chosen == "auto" else getattr(torch, chosen)
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the weights of {name} can't be loaded; save or download them again: {error}") from error
     except ImportError as error:
         raise MissingDependencyError(f"{name} needs a package that is not installed: {error}") from error

@@ -44,7 +44,7 @@ class GlyphTable:
     @staticmethod
     @functools.cache
     def load(path: Path = _SHIPPED) -> GlyphTable:
-        """Load the shipped table, or another one made by scripts/make_glyphs.py; one object a path."""
+        """Load the shipped table, or another one made by scripts/make_glyphs.py; kept for the next call."""
         with np.load(path, allow_pickle=False) as stored:
             characters = [chr(c) for c in stored["characters"]]
             vectors = stored["shapes"].astype(np.float32)

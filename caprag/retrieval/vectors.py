@@ -5,6 +5,7 @@ The one owner of faiss; its factory strings say what kind of index it is. Knows 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,7 @@ class VectorIndex:
         has_ids = faiss.try_extract_index_ivf(inner) is not None and not isinstance(inner, faiss.IndexRefine)
         self._index: faiss.Index = inner if has_ids else faiss.IndexIDMap2(inner)
         self._factory = factory
+        self._look_around()
 
     @classmethod
     def load(cls, path: Path, factory: str) -> VectorIndex:
@@ -53,7 +55,14 @@ class VectorIndex:
         loaded = cls.__new__(cls)
         loaded._index = faiss.read_index(str(path))
         loaded._factory = factory
+        loaded._look_around()
         return loaded
+
+    def _look_around(self) -> None:
+        """Search as many cells as the square root of their number; FAISS would search one, and miss a lot."""
+        cells = faiss.try_extract_index_ivf(self._index)
+        if cells is not None:
+            cells.nprobe = max(1, round(math.sqrt(cells.nlist)))
 
     def save(self, path: Path) -> None:
         """Write to a file in FAISS's own format; RuntimeError where FAISS can't."""
