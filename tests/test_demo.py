@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import caprag
+from caprag.reranking import Reranker
 from caprag.text import countable
+from caprag.types import Hypothesis
 
 DEMO = Path(__file__).resolve().parent.parent / "indexes/demo"
 TRUTH = dict(line.split("\t") for line in (DEMO / "frames/captions.tsv").read_text(encoding="utf-8").splitlines())
@@ -56,3 +59,19 @@ def test_the_corpus_is_in_traditional_characters(programmes: Sequence[Path]) -> 
     assert len(programmes) == 4
     for path in programmes:
         path.read_text(encoding="utf-8").encode("cp950")
+
+
+@pytest.mark.parametrize("logprob", [0.0, -1.0, -3.0, -10.0, -20.0, -math.inf])
+@pytest.mark.parametrize(
+    "reading", ["月亮今天請假沒有來", "完全不相干的另外一句", "你颗不顾意跟我一起道情", "社交方武發生了變化"]
+)
+def test_a_doubtful_reader_is_no_reason_to_snap_to_something_else(reading: str, logprob: float) -> None:
+    """Whatever the reader thinks of its reading: where no sentence is near, none is the answer."""
+    index = caprag.Index.load(DEMO)
+    near = {"你颗不顾意跟我一起道情": "妳願不願意跟我一起還債"}.get(reading)
+    hits = [hit for hit in index.search(reading) if hit.text != near]
+    margins = [-25.0] * len(hits)
+    read = (Hypothesis(reading, logprob),)
+    (caption,) = Reranker.load().rerank_batch([read], [hits], index.frequency, [margins])
+    assert caption.hit is None
+    assert caption.text == reading

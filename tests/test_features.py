@@ -106,12 +106,12 @@ def test_the_picture_decides_before_the_shape() -> None:
     hits = [hit(0, "眼睛"), hit(1, "別的")]
     found = best("眼晴", *hits, margins=[-1.0, 2.5])
     assert (found.hit.id, found.features["margin"]) == (1, 2.5)
-    assert best("眼晴", *hits, margins=[-math.inf, -math.inf]).features["margin"] == -20
+    assert best("眼晴", *hits, margins=[-math.inf, -math.inf]).features["margin"] == -10
     assert best("眼晴", *hits, margins=[math.inf, 0]).features["margin"] == 20
 
 
 def test_doubt_is_what_the_reader_had() -> None:
-    for logprob, doubt in ((0.0, 0.0), (-1.5, 1.5), (-math.inf, 20.0)):
+    for logprob, doubt in ((0.0, 0.0), (-1.5, 1.5), (-math.inf, 2.0)):
         assert best("眼晴", hit(0, "眼睛"), logprob=logprob).features["doubt"] == doubt
 
 

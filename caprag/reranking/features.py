@@ -34,8 +34,8 @@ FEATURES: Mapping[str, str] = {
     "gap": "glyph distance to the runner-up minus that to the sentence, in [-3, 3]",
     "dense": "cosine of the embeddings; 0 where the dense search did not return the sentence",
     "lexical": "BM25 / the best BM25 among the hits; 0 where the lexical search did not return the sentence",
-    "doubt": "-ln p(reading | picture) in nats, at most 20; 0 without a picture",
-    "margin": "ln p(sentence | picture) - ln p(reading | picture) in nats, in [-20, 20]; 0 without a picture",
+    "doubt": "-ln p(reading | picture) in nats, at most 2; 0 without a picture",
+    "margin": "ln p(sentence | picture) - ln p(reading | picture) in nats, in [-10, 10]; 0 without a picture",
 }
 """Name and meaning of every feature, in the order of the reranker's weights."""
 
@@ -43,7 +43,9 @@ _MOST_EDITS = 8.0
 _MOST_RATE = 2.0
 _MOST_GAP = 3.0
 _MOST_FAMILIAR = 8.0
-_MOST_MARGIN = 20.0
+_MOST_MARGIN = 10.0
+# Doubt speaks against the reading, not for the sentence: it may tip the scales, never outweigh the texts.
+_MOST_DOUBT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def best_candidate(
         raise ValueError(f"there are {len(hits)} hits and {len(margins)} margins; they must be as many")
     texts = [countable(hit.text) for hit in hits]
     distances = [glyphs.distance(read, text) for text in texts]
-    evidence = [0.0] * len(hits) if margins is None else [max(min(m, _MOST_MARGIN), -_MOST_MARGIN) for m in margins]
+    evidence = [0.0] * len(hits) if margins is None else margins
     written = normalize(reading.text)
     signs = [Levenshtein.distance(written, hit.text) for hit in hits]
     order = sorted(range(len(hits)), key=lambda i: (-evidence[i], distances[i], -hits[i].edit, signs[i], hits[i].id))
@@ -118,8 +120,8 @@ def best_candidate(
     features["gap"] = gap
     features["dense"] = hits[first].dense or 0.0
     features["lexical"] = (hits[first].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
-    features["doubt"] = min(max(0.0, -reading.logprob), _MOST_MARGIN)
-    features["margin"] = evidence[first]
+    features["doubt"] = min(max(0.0, -reading.logprob), _MOST_DOUBT)
+    features["margin"] = max(min(evidence[first], _MOST_MARGIN), -_MOST_MARGIN)
     return Candidate(hits[first], read == texts[first], {name: float(features[name]) for name in FEATURES})
 
 
