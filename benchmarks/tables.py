@@ -38,24 +38,17 @@ def frames(result: dict[str, Any]) -> str:
 
 
 def subtitles(result: dict[str, Any]) -> str:
-    """CER and harm with and without the film in the corpus, over all films."""
-    films = list(dict.fromkeys(row["film"] for row in result["rows"]))
-    ways = list(dict.fromkeys(row["way"] for row in result["rows"]))
-    conditions = list(dict.fromkeys(row["corpus"] for row in result["rows"]))
-    head = ["CER and harmed lines", *(f"{film}, {c}" for c in reversed(conditions) for film in films)]
-    lines = [head, ["---"] * len(head)]
-    for way in ways:
-        cells = []
-        for condition in reversed(conditions):
-            for film in films:
-                key = (film, condition, way)
-                row = next(r for r in result["rows"] if (r["film"], r["corpus"], r["way"]) == key)
-                base = next(
-                    r for r in result["rows"] if (r["film"], r["corpus"], r["way"]) == (film, condition, ways[0])
-                )
-                ratio = row["cer"] / base["cer"]
-                cells.append(f"{row['cer']:.2%} (× {ratio:.2f}), {row['harm']:.1%}")
-        lines.append([way, *cells])
+    """CER and harm of each film, with and without its sentences in the corpus."""
+    table = {(row["corpus"], row["film"], row["way"]): row for row in result["rows"]}
+    ways = list(dict.fromkeys(way for _, _, way in table))
+    lines = [["corpus", "film", *ways], ["---"] * (2 + len(ways))]
+    for corpus, film in sorted({(corpus, film) for corpus, film, _ in table}):
+        read = table[corpus, film, ways[0]]["cer"]
+        cells = [f"{read:.2%}"]
+        for way in ways[1:]:
+            row = table[corpus, film, way]
+            cells.append(f"{row['cer']:.2%} (× {row['cer'] / read:.2f}), {row['harm']:.1%}")
+        lines.append([corpus, film, *cells])
     return _table(lines)
 
 

@@ -24,7 +24,7 @@ SNAPPED, KEPT, NONE = (60, 140, 70), (170, 120, 30), (110, 110, 110)
 
 def verdict(caption: caprag.Caption) -> tuple[str, tuple[int, int, int]]:
     """Say in words and colour what was done."""
-    sure = f"{caption.confidence:.1%} sure"
+    sure = f"{caption.confidence:.1%} sure" if caption.confidence < 0.9995 else "more than 99.9% sure"
     if not caption.text:
         return "no caption", NONE
     if caption.hit is None:
