@@ -6,6 +6,7 @@ Results go to stdout or --out, one JSON object a line; progress and complaints g
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from caprag.errors import CapragError, CorpusError, FrameError
-from caprag.results import ResultFile, Row, caption_row, encodable
+from caprag.results import ResultFile, Row, caption_row, encodable, path_name
 
 app = typer.Typer(
     help="Read the captions burnt into TV pictures and snap each to the sentence that was meant.",
@@ -47,6 +48,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 def main() -> None:
     """Run the command and exit with its status."""
+    if sys.stdout is None or sys.stderr is None:
+        sys.exit(2)
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever the locale says: captions and file names are not ASCII.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
     except CapragError as error:
@@ -89,8 +96,11 @@ def read(
         except FrameError as error:
             failures += 1
             _complain(str(error))
+        except OSError as error:
+            failures += 1
+            _complain(f"{given}: can't be looked up ({error.strerror}); check the name and its rights")
     with ResultFile(out, "image") as results:
-        waiting = [path for path in paths if encodable(str(path)) not in results.done]
+        waiting = [path for path in paths if path_name(path) not in results.done]
         if len(waiting) < len(paths):
             _say(f"{len(paths) - len(waiting)} of {len(paths)} pictures are in {out} already")
         pipeline = Pipeline.load(
@@ -108,7 +118,7 @@ def read(
                         failures += 1
                         _complain(str(error))
                 for path, caption in zip(named, pipeline.read_batch(images), strict=True):
-                    results.write({"image": encodable(str(path)), **caption_row(caption)})
+                    results.write({"image": path_name(path), **caption_row(caption)})
                 bar.update(min(batch_size, len(waiting) - start))
     _finish(failures, "pictures")
 
@@ -293,12 +303,8 @@ def _readings(source: str, column: str | None, encoding: str | None) -> tuple[li
 
 
 def _embedder(name: str | None) -> SentenceEmbedder | None:  # type: ignore[name-defined] # noqa: F821
-    from transformers.utils import logging
-
     from caprag.retrieval import load_embedder
 
-    # A bar for each file of a small model would hide our own.
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     return None if name is None else load_embedder(name)
 
 

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,11 @@ def caption_row(caption: Caption) -> dict[str, object]:
             for h in caption.hypotheses
         ],
     }  # fmt: skip
+
+
+def path_name(path: Path) -> str:
+    """Return a path as it is written in results: bytes of a name that are not UTF-8 as ``\\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def encodable(text: str) -> str:
@@ -72,6 +78,8 @@ class ResultFile:
         if path.suffix.lower() not in (".csv", ".jsonl"):
             raise CapragError(f"{path}: has the suffix {path.suffix!r}; write to .jsonl or .csv")
         try:
+            if path.exists() and not path.is_file():
+                raise CapragError(f"{path}: is no file; choose another")
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = self._take_up(path) if path.exists() else 0
             self._stream = path.open("r+" if path.exists() else "w", encoding="utf-8", newline="")
@@ -86,6 +94,9 @@ class ResultFile:
         """Note what is done and return the number of bytes that hold whole rows."""
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
+        begin = (",".join([self._key, *_CSV_COLUMNS]) if self._csv else f'{{"{self._key}": ').encode()
+        if not whole and not begin.startswith(content[: len(begin)]):
+            raise CapragError(f"{path}: holds no results of this command; choose another file")
         try:
             text = whole.decode("utf-8")
             if self._csv:

@@ -11,7 +11,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from drawing import caption_font
 from PIL import Image, ImageDraw
 from tqdm import tqdm
-from transformers.utils import logging
 
 import caprag
 from caprag.recognition import list_frames
@@ -55,7 +54,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", nargs="?", type=Path, default=ROOT / "demo.png", help="where to draw the sheet")
     arguments = parser.parse_args()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     paths = list_frames([DEMO / "frames"])
     caption_font(24, install=True)
     pipeline = caprag.Pipeline.load(DEMO)

@@ -24,7 +24,7 @@ OWNERS = {
     "faiss": ("retrieval.vectors",),
     "tantivy": ("retrieval.lexical",),
     "sentence_transformers": ("retrieval.embedder", "training"),
-    "transformers": ("recognition", "training", "cli"),
+    "transformers": ("recognition", "retrieval.embedder", "training"),
     "rapidocr": ("recognition",),
     "onnxruntime": ("recognition",),
     "cv2": ("recognition",),

@@ -108,6 +108,8 @@ def test_csv_can_be_read_by_anyone(tmp_path: Path) -> None:
         ("out.jsonl", "{}\n", "choose another file"),
         ("out.jsonl", "not json\n", "choose another file"),
         ("out.jsonl", "[1]\n", "choose another file"),
+        ("out.jsonl", "my own notes", "choose another file"),
+        ("out.csv", "my own notes", "choose another file"),
     ],
 )
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, name: str, content: str | None, words: str) -> None:

@@ -183,6 +183,29 @@ def test_a_damaged_index_can_be_built_again(folder: Path, tiny_embedder: Sentenc
     assert len(Index.load(folder, embedder=tiny_embedder)) == len(NEW)
 
 
+def test_a_change_by_another_writer_is_not_lost(folder: Path, tiny_embedder: SentenceEmbedder) -> None:
+    one, other = (Index.load(folder, embedder=tiny_embedder) for _ in range(2))
+    one.add(NEW[:1])
+    one.save(folder)
+    before = snapshot(folder)
+    with pytest.raises(IndexFolderError, match="open it again"):
+        other.add(NEW[1:2])
+    with pytest.raises(IndexFolderError, match="open it again"):
+        other.save(folder)
+    assert snapshot(folder) == before
+    one.add(NEW[1:2])
+    one.save(folder)
+    assert len(Index.load(folder, embedder=tiny_embedder)) == len(OLD) + 2
+
+
+def test_two_writers_at_once(folder: Path, tiny_embedder: SentenceEmbedder) -> None:
+    index = Index.load(folder, embedder=tiny_embedder)
+    with storage.locked(folder), pytest.raises(IndexFolderError, match="another writer"):
+        index.save(folder)
+    index.save(folder)
+    assert len(Index.load(folder, embedder=tiny_embedder)) == len(OLD)
+
+
 def test_a_path_that_is_a_file(tmp_path: Path, tiny_embedder: SentenceEmbedder) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for target in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,14 +83,17 @@ def open_frame(path: str | os.PathLike[str]) -> Image.Image:
     try:
         if path.stat().st_size == 0:
             raise FrameError(f"{path}: the file is empty; copy or export it again")
-        with Image.open(path, formats=_known_formats()) as picture:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(path, formats=_known_formats())
+        with opened as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise FrameError(_too_large(path, f"{width} x {height} pixels"))
             picture.seek(0)
             return to_rgb(picture, str(path))
     except _BOMBS as error:
-        raise FrameError(_too_large(path, str(error))) from error
+        raise FrameError(_too_large(path, "more than Pillow takes")) from error
     except UnidentifiedImageError as error:
         raise FrameError(f"{path}: not a picture in a known format; convert it to PNG or JPEG") from error
     except PermissionError as error:

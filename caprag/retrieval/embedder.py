@@ -137,6 +137,7 @@ def load_embedder(
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers.utils import logging
 
     name = fspath(model)
     folder = _SHIPPED_FOLDER if name == SHIPPED else Path(name)
@@ -146,6 +147,9 @@ def load_embedder(
         raise ModelError(f"{folder}: no such folder; name an embedder's folder, a hub id, or {SHIPPED!r}")
     # Half precision saves disk; on a CPU it is slow and less exact than it need be.
     precision = {"dtype": torch.float32}
+    bars = logging.is_progress_bar_enabled()
+    # A bar for each file of a small model says nothing.
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         if folder.is_dir() and not (folder / "modules.json").exists():
             encoder = Transformer(str(folder), model_kwargs=precision)
@@ -158,4 +162,7 @@ def load_embedder(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"{name}: is not loaded as an embedder ({reason}); check the id or folder") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     return SentenceEmbedder(loaded.float(), name, batch_size=batch_size)

@@ -54,6 +54,8 @@ class Index:
         self._vectors = VectorIndex(embedder.dimension, factory)
         self._lexical = LexicalIndex()
         self._sentences = SentenceTable()
+        # The folder that it was last opened from or saved to, and which save that was.
+        self._opened: tuple[Path, int] | None = None
 
     @classmethod
     def build(
@@ -155,9 +157,12 @@ class Index:
             Where the factory wants training and there are too few sentences for it.
         TypeError
             For a single string.
+        IndexFolderError
+            Where another writer has replaced the folder since the index was opened.
         """
         if isinstance(sentences, str):
             raise TypeError(f"sentences is the string {sentences[:20]!r}; a list of sentences is wanted")
+        self._check_current()
         added: list[int] = []
         pending = iter(sentences)
         with tqdm(desc="index", unit=" sentences", disable=not progress) as bar:
@@ -175,6 +180,13 @@ class Index:
                     added += ids
                 bar.update(len(chunk))
         return added
+
+    def _check_current(self) -> None:
+        """Refuse a change to what another writer has replaced on disk."""
+        if self._opened is not None and not self._lexical.intact():
+            raise IndexFolderError(
+                f"{self._opened[0]}: was changed since it was opened; open it again and repeat the change"
+            )
 
     def _new_sentences(self, chunk: Sequence[Sentence | str]) -> list[Sentence]:
         given = [_written(s) for s in chunk]
@@ -200,6 +212,7 @@ class Index:
         KeyError
             For an id that is not there; then nothing is removed.
         """
+        self._check_current()
         wanted = list(dict.fromkeys(ids))
         self._sentences.remove(wanted)
         self._lexical.remove(wanted)
@@ -276,21 +289,25 @@ class Index:
         Raises
         ------
         IndexFolderError
-            Where the folder can't be written, or holds an ``index.json`` of something else.
+            Where the folder can't be written, holds an ``index.json`` of something else, or was changed by another
+            writer since this index was opened from it.
         """
         target = Path(folder)
         try:
-            self._save(target)
+            target.mkdir(parents=True, exist_ok=True)
+            with storage.locked(target):
+                self._save(target)
         except (OSError, RuntimeError) as error:
             # FAISS raises the second kind.
             reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[-1]
             raise IndexFolderError(f"{target}: can't be written ({reason}); choose another folder") from error
 
     def _save(self, target: Path) -> None:
-        target.mkdir(parents=True, exist_ok=True)
         if storage.is_anothers(target):
             raise IndexFolderError(f"{target}: its {storage.CONTENTS} is no index's; choose another folder")
         last, parts = storage.last_save(target)
+        if self._opened is not None and self._opened[0] == target.resolve() and self._opened[1] != last:
+            raise IndexFolderError(f"{target}: was changed since it was opened; open it again and repeat the change")
         storage.clear_parts(target, parts)
         parts = storage.part_names(last + 1)
         self._vectors.save(target / parts["vectors"])
@@ -313,6 +330,7 @@ class Index:
                 "files": {},
             },
         )
+        self._opened = (target.resolve(), last + 1)
         if not self._lexical.intact():
             # It was opened from the save that has just been replaced.
             self._lexical = LexicalIndex(target / parts["lexical"])
@@ -357,6 +375,7 @@ class Index:
         index = cls.__new__(cls)
         index._embedder = embedder
         index._factory = contents["factory"]
+        index._opened = (place.resolve(), contents["generation"])
         try:
             index._vectors = VectorIndex.load(place / contents["parts"]["vectors"], contents["factory"])
             index._sentences = SentenceTable(place / contents["parts"]["sentences"], contents["next_id"])
@@ -365,7 +384,7 @@ class Index:
             reason = str(error).strip().split("\n")[-1]
             raise IndexFolderError(f"{place}: can't be opened ({reason}); build the index again") from error
         counts = (len(index._sentences), len(index._lexical), contents["count"])
-        if len(set(counts)) > 1 or len(index._vectors) < len(index):
+        if len(set(counts)) > 1 or len(index._vectors) < len(index) or index._sentences.last_id >= contents["next_id"]:
             raise IndexFolderError(f"{place}: its parts hold {counts} sentences; build the index again")
         return index
 

@@ -85,6 +85,11 @@ class SentenceTable:
         yield from (int(i) for i in self._ids if int(i) not in self._removed)
         yield from self._added
 
+    @property
+    def last_id(self) -> int:
+        """The greatest id in the stored file; -1 for an empty one."""
+        return int(self._ids[-1]) if len(self._ids) else -1
+
     def add(self, sentences: Sequence[Sentence]) -> list[int]:
         """Append sentences and return their ids."""
         ids = list(range(self.next_id, self.next_id + len(sentences)))
