@@ -107,7 +107,7 @@ def test_the_picture_decides_before_the_shape() -> None:
     found = best("眼晴", *hits, margins=[-1.0, 2.5])
     assert (found.hit.id, found.features["margin"]) == (1, 2.5)
     assert best("眼晴", *hits, margins=[-math.inf, -math.inf]).features["margin"] == -10
-    assert best("眼晴", *hits, margins=[math.inf, 0]).features["margin"] == 20
+    assert best("眼晴", *hits, margins=[math.inf, 0]).features["margin"] == 10
 
 
 def test_doubt_is_what_the_reader_had() -> None:
