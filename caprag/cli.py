@@ -76,6 +76,9 @@ def read(
     embedder: EmbedderName = None,
     reranker: RerankerFile = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
+    device: Annotated[str | None, typer.Option(help="Where a vision-language model runs, e.g. cuda or cpu.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Its precision: float32, bfloat16 or float16.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What it is asked, if not for the caption.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Read the captions in pictures.
@@ -86,7 +89,7 @@ def read(
     from tqdm import tqdm
 
     from caprag.pipeline import Pipeline
-    from caprag.recognition import list_frames, open_frame
+    from caprag.recognition import list_frames, load_recognizer, open_frame
 
     failures = 0
     paths: list[Path] = []
@@ -103,8 +106,16 @@ def read(
         waiting = [path for path in paths if path_name(path) not in results.done]
         if len(waiting) < len(paths):
             _say(f"{len(paths) - len(waiting)} of {len(paths)} pictures are in {out} already")
+        given_options = {"device": device, "dtype": dtype, "prompt": prompt}
+        options = {name: value for name, value in given_options.items() if value is not None}
+        if options and recognizer == "rapidocr":
+            _refuse(f"{', '.join(options)}: is for vision-language models; name one with --recognizer")
+        try:
+            reader = load_recognizer(recognizer, batch_size=batch_size, **options) if options else recognizer
+        except (ValueError, RuntimeError) as error:
+            _refuse(f"{recognizer}: {error}")
         pipeline = Pipeline.load(
-            index, recognizer=recognizer, embedder=_embedder(embedder), reranker=reranker, n_best=n_best,
+            index, recognizer=reader, embedder=_embedder(embedder), reranker=reranker, n_best=n_best,
             batch_size=batch_size,
         )  # fmt: skip
         with tqdm(total=len(waiting), desc="read", unit=" frames", disable=_hide(quiet)) as bar:

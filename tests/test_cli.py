@@ -186,6 +186,7 @@ def test_building_goes_on_past_bad_lines(run: Any, tmp_path: Path) -> None:
         (["snap", "missing.txt", "--index", "{index}"], "no such file"),
         (["read", "{frame}", "--index", "{corpus}"], "no such index folder"),
         (["read", "{frame}", "--recognizer", "./no-such-model"], "no-such-model"),
+        (["read", "{frame}", "--device", "cpu"], "vision-language"),
         (["read", "{frame}", "--reranker", "{corpus}"], "is no reranker"),
         (["read", "{frame}", "--out", "{tmp}/x.xml"], ".jsonl or .csv"),
         (["read", "{frame}", "--n-best", "0"], "n-best"),

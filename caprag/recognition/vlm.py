@@ -259,7 +259,7 @@ class VLMRecognizer:
         """Ask for the processor's token ids for a picture and this text; ``None`` where it gives none."""
         try:
             made = self._processor(images=[[_blank()]] if text else [_blank()], return_tensors="pt", **text)
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, StopIteration, TypeError, ValueError):
             return None  # it wants another text
         return [int(token) for token in made["input_ids"][0]] if "input_ids" in made else None
 
