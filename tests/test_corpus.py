@@ -66,12 +66,13 @@ def write_kind(path: Path, lines: list[str]) -> Path:
     elif suffix in (".csv", ".tsv"):
         rows = csv.writer(stream, delimiter="\t" if suffix == ".tsv" else ",")
         rows.writerow(["id", "text"])
-        rows.writerows(enumerate(lines))
+        # Python 3.10 can't write a NUL.
+        rows.writerows((i, line.replace("\0", "\ue00f")) for i, line in enumerate(lines))
     elif suffix == ".jsonl":
         stream.writelines(json.dumps({"id": i, "text": line}) + "\n" for i, line in enumerate(lines))
     else:
         stream.writelines(line + "\n" for line in lines)
-    path.write_text(stream.getvalue(), encoding="utf-8")
+    path.write_text(stream.getvalue().replace("\ue00f", "\0"), encoding="utf-8")
     return path
 
 
