@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.frames:
         draw_frames()
-    index = caprag.Index.build(caprag.read_corpus(DEMO / "corpus"), progress=True)
+    # Where this checkout lies is nobody's business.
+    sentences = (
+        replace(sentence, source=Path(sentence.source).relative_to(ROOT).as_posix())
+        for sentence in caprag.read_corpus(DEMO / "corpus")
+    )
+    index = caprag.Index.build(sentences, progress=True)
     index.save(DEMO)
     print(f"{DEMO}: {len(index)} sentences")
 
