@@ -91,17 +91,15 @@ def read(
     from caprag.pipeline import Pipeline
     from caprag.recognition import list_frames, load_recognizer, open_frame
 
-    failures = 0
+    complaints = _Complaints()
     paths: list[Path] = []
     for given in frames:
         try:
             paths += list_frames([given])
         except FrameError as error:
-            failures += 1
-            _complain(str(error))
+            complaints(error)
         except OSError as error:
-            failures += 1
-            _complain(f"{given}: can't be looked up ({error.strerror}); check the name and its rights")
+            complaints(FrameError(f"{given}: can't be looked up ({error.strerror}); check the name and its rights"))
     with ResultFile(out, "image") as results:
         waiting = [path for path in paths if path_name(path) not in results.done]
         if len(waiting) < len(paths):
@@ -126,12 +124,11 @@ def read(
                         images.append(open_frame(path))
                         named.append(path)
                     except FrameError as error:
-                        failures += 1
-                        _complain(str(error))
+                        complaints(error)
                 for path, caption in zip(named, pipeline.read_batch(images), strict=True):
                     results.write({"image": path_name(path), **caption_row(caption)})
                 bar.update(min(batch_size, len(waiting) - start))
-    _finish(failures, "pictures")
+    _finish(complaints.count, "pictures")
 
 
 @app.command(
