@@ -1,0 +1,83 @@
+"""What the verbs share: options, complaints, and how they end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from caprag.errors import CapragError
+from caprag.results import Row
+
+IndexFolder = Annotated[Path, typer.Option("--index", help="Index folder.", show_default=False)]
+MaybeIndexFolder = Annotated[
+    Path | None, typer.Option("--index", help="Index folder; without one every reading is kept.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="File to write (.jsonl or .csv); what it holds is kept.")]
+EmbedderName = Annotated[
+    str | None,
+    typer.Option("--embedder", help="Folder or hub id of the embedder, if not the one the index names."),
+]
+RerankerFile = Annotated[Path | None, typer.Option("--reranker", help="File of a reranker, if not the shipped one.")]
+Column = Annotated[str | None, typer.Option(help="Column or key of the text in csv, tsv, jsonl and parquet.")]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of text files, e.g. big5; UTF-8 if not given.")]
+K = Annotated[int, typer.Option("-k", "--k", min=1, help="Sentences to weigh or show.")]
+Corpus = Annotated[
+    list[Path], typer.Argument(help="Files, folders or patterns: txt srt vtt ass csv tsv jsonl parquet.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+
+
+class Complaints:
+    """Counts and prints errors that a batch goes on after."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: CapragError) -> None:
+        """Print an error and count it."""
+        self.count += 1
+        complain(str(error))
+
+
+def open_embedder(name: str | None) -> SentenceEmbedder | None:  # type: ignore[name-defined] # noqa: F821
+    """Load the embedder that was asked for, or None."""
+    from caprag.retrieval import load_embedder
+
+    return None if name is None else load_embedder(name)
+
+
+def finish(failures: int, what: str) -> None:
+    """End with status 1 where some items failed."""
+    if failures:
+        complain(f"{failures} {what} failed; each is named above")
+        raise typer.Exit(1)
+
+
+def hidden(quiet: bool) -> bool:
+    """Say whether the progress bar stays away: where it is not wanted, or nobody looks."""
+    return quiet or not sys.stderr.isatty()
+
+
+def print_json(row: Row) -> None:
+    """Print one object as one line."""
+    sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def refuse(message: str) -> NoReturn:
+    """Complain and end with status 2."""
+    complain(message)
+    raise typer.Exit(2)
+
+
+def complain(message: str) -> None:
+    """Print what is wrong."""
+    sys.stderr.write(f"caprag: {message}\n")
+
+
+def say(message: str) -> None:
+    """Print a note."""
+    sys.stderr.write(f"{message}\n")
