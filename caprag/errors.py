@@ -4,10 +4,12 @@
 
     CapragError
     ├── CorpusError              a text file that can't be read as a corpus
+    ├── FontError                a font that can't be read or lacks the text's characters
     ├── FrameError               a picture that can't be read
     ├── IndexFolderError         an index folder that is missing, damaged, foreign or of another embedder
     ├── ModelError               a model that can't be loaded or does not fit its task
-    └── MissingDependencyError   an optional package that is not installed (also an ImportError)
+    ├── MissingDependencyError   an optional package that is not installed (also an ImportError)
+    └── SynthesisError           pictures that can't be made or written as asked
 
 A wrong argument is a `ValueError` or a `TypeError`, as everywhere in Python.
 """
@@ -26,6 +28,10 @@ class CorpusError(CapragError):
     """A text file can't be read as a corpus."""
 
 
+class FontError(CapragError):
+    """A font can't be read, or has not the characters of the text."""
+
+
 class FrameError(CapragError):
     """A picture can't be read."""
 
@@ -36,6 +42,10 @@ class IndexFolderError(CapragError):
 
 class ModelError(CapragError):
     """A model can't be loaded, or does not fit the task it was given."""
+
+
+class SynthesisError(CapragError):
+    """Pictures can't be made or written as asked."""
 
 
 class MissingDependencyError(CapragError, ImportError):

@@ -18,6 +18,7 @@ import functools
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 Characters = Literal["letters", "all"]
@@ -31,6 +32,9 @@ _FOLDING = ("tw2s", "hk2s", "t2s")
 _CJK = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 _LINE_BREAKS = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _SPACES = re.compile(r"[^\S\n]+")
+# What re calls a word character is, but for the underscore, just the categories L and N (a test looks at them all).
+_NOT_LETTERS = re.compile(r"[\W_]+")
+_NOT_LETTERS_NOR_BREAKS = re.compile(r"[^\w\n]+|_")
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Cn"})
 
 
@@ -58,7 +62,8 @@ def normalize(text: str) -> str:
     'OK啦! 好'
     """
     text = _LINE_BREAKS.sub("\n", unicodedata.normalize("NFKC", text))
-    if not text.isprintable():
+    # A line break is kept, and says nothing of the rest.
+    if not text.replace("\n", "").isprintable():
         text = "".join(c for c in text if c in "\n\t" or not _is_dropped(c))
         # What was dropped may have stood between a letter and its accent.
         text = unicodedata.normalize("NFKC", text)
@@ -94,8 +99,33 @@ def match_form(text: str, *, variants: bool = True) -> str:
     >>> match_form("妳在這裡嗎？ OK") == match_form("妳在这裏吗 ok!")
     True
     """
+    return _fold(countable(text, "letters"), variants)
+
+
+def match_forms(texts: Sequence[str]) -> list[str]:
+    """Return ``[match_form(text) for text in texts]``, several times faster where all are in their written form.
+
+    Parameters
+    ----------
+    texts
+        Any strings; the fast way is for lines in their written form, none empty.
+
+    Examples
+    --------
+    >>> match_forms(["你在這裡嗎?", "你在这裏吗"])
+    ['你在这里吗', '你在这里吗']
+    """
+    whole = "\n".join(texts)
+    # Written forms have no empty line, so that these two say that each text is one line.
+    if whole.count("\n") != len(texts) - 1 or normalize(whole) != whole:
+        return [match_form(text) for text in texts]
+    letters = unicodedata.normalize("NFC", _NOT_LETTERS_NOR_BREAKS.sub("", whole))
+    return _fold(letters, variants=True).split("\n")
+
+
+def _fold(text: str, variants: bool) -> str:
     # The one letter whose lower case is longer.
-    text = countable(text, "letters").replace("İ", "i").lower()
+    text = text.replace("İ", "i").lower()
     return text.translate(_variant_table()) if variants else text
 
 
@@ -123,7 +153,7 @@ def countable(text: str, characters: Characters = "letters") -> str:
     text = normalize(text)
     if characters == "all":
         return unicodedata.normalize("NFC", "".join(text.split()))
-    return unicodedata.normalize("NFC", "".join(c for c in text if unicodedata.category(c)[0] in "LN"))
+    return unicodedata.normalize("NFC", _NOT_LETTERS.sub("", text))
 
 
 def check_characters(characters: str) -> None:

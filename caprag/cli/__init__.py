@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from caprag.cli import indexing, reading
+from caprag.cli import conversations, corpus, indexing, reading, synthesis
 from caprag.cli.options import complain
 from caprag.errors import CapragError
 
@@ -27,19 +27,19 @@ app.add_typer(index_app, name="index")
 
 # In the order of --help: where it belongs, its name, what it does, an example.
 for group, name, verb, example in (
+    (app, "corpus", corpus.corpus, "caprag corpus scripts/ --out corpus.txt"),
+    (app, "synth", synthesis.synth,
+     "caprag synth --text corpus.txt --backgrounds photos/ --out pictures --count 100000 --workers 2 --damage light"),
+    (app, "conversations", conversations.conversations, "caprag conversations pictures/ --to llava --out train.json"),
     (app, "read", reading.read, "caprag read frames/ --index indexes/demo --out captions.jsonl"),
-    (
-        app,
-        "snap",
-        reading.snap,
-        "caprag snap readings.txt --index indexes/demo, or ... | caprag snap - --index indexes/demo",
-    ),
+    (app, "snap", reading.snap,
+     "caprag snap readings.txt --index indexes/demo, or ... | caprag snap - --index indexes/demo"),
     (app, "search", indexing.search, "caprag search 妳在閒玩笑嗎 --index indexes/demo -k 3"),
     (index_app, "build", indexing.index_build, "caprag index build scripts/*.srt --out indexes/drama --factory Flat"),
     (index_app, "add", indexing.index_add, "caprag index add episode12.srt --index indexes/drama"),
     (index_app, "remove", indexing.index_remove, "caprag index remove 17 18 --index indexes/drama"),
     (index_app, "info", indexing.index_info, "caprag index info indexes/demo"),
-):
+):  # fmt: skip
     group.command(name, epilog=f"Example: {example}")(verb)
 
 

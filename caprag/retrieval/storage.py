@@ -6,17 +6,16 @@ checksums, and is replaced last and at one stroke. A writer that was killed leav
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from caprag import paths
 from caprag.errors import IndexFolderError
 
 FORMAT = 1
@@ -141,17 +140,9 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """Keep other writers out of a folder; IndexFolderError where one is in it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise IndexFolderError(f"{folder}: another writer is at work there; try again when it is done") from None
-    finally:
-        os.close(descriptor)
+    return paths.locked(folder, IndexFolderError)
 
 
 def last_save(folder: Path) -> tuple[int, dict[str, str]]:

@@ -1,0 +1,319 @@
+"""One picture from its number: background, other text, caption, damage, label.
+
+Each picture has a random generator of its own, seeded by the run's seed and the picture's number, so that any picture
+can be made alone and in any order.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from caprag.errors import SynthesisError
+from caprag.synthesis.backgrounds import BackgroundLabel, Backgrounds
+from caprag.synthesis.damage import apply_damage, sample_damage
+from caprag.synthesis.drawing import LineMask, draw_line, line_mask
+from caprag.synthesis.fonts import Font, FontSet
+from caprag.synthesis.layout import Fit, Line, place, split_evenly
+from caprag.synthesis.pictures import Box, Kind, Label, Picture, Pixels, TextLine
+from caprag.synthesis.recipe import Recipe
+from caprag.synthesis.screen_text import draw_screen_text
+from caprag.synthesis.styles import Style, adapt, pick, sample_style
+from caprag.text import normalize
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Format = Literal["jpg", "png", "webp"]
+"""How pictures are encoded."""
+
+# From a line's middle to its baseline, in em: the ideographs' square begins 0.88 em above the baseline.
+_BASELINE = 0.38
+# Shorter ones are set with the next sentence below, not in two lines of their own.
+_TWO_LINES_FROM = 8
+_PAPER, _INK = (255, 255, 255), (12, 12, 12)
+
+
+@dataclass(frozen=True, slots=True)
+class _Caption:
+    """A caption that found its place in the frame."""
+
+    sentence: int
+    skipped: int
+    font: Font
+    lines: list[Line]
+    fit: Fit
+    panel: Box | None = None
+
+
+class Synthesizer:
+    """Makes pictures of captions.
+
+    Parameters
+    ----------
+    backgrounds
+        What stands behind the captions.
+    fonts
+        What they are drawn with.
+    sizes
+        Widths and heights of frames in pixels; each picture has one of them.
+    damage
+        Strength of the damage, 0 (none) to 1 (severe).
+    seed
+        Together with a picture's number it decides all that is drawn by chance.
+    recipe
+        How pictures look.
+    format
+        How `encode` writes them.
+    """
+
+    def __init__(
+        self,
+        backgrounds: Backgrounds,
+        fonts: FontSet,
+        *,
+        sizes: Sequence[tuple[int, int]] = ((1280, 720),),
+        damage: float = 0.0,
+        seed: int = 0,
+        recipe: Recipe | None = None,
+        format: Format = "jpg",
+    ) -> None:
+        if not sizes or any(min(size) < 32 or max(size) > 8192 for size in sizes):
+            raise ValueError(f"sizes is {list(sizes)}; wanted are frames of 32 to 8192 pixels a side")
+        if not 0 <= damage <= 1:
+            raise ValueError(f"damage is {damage}; it goes from 0 to 1")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; it must be 0 or more")
+        if format not in get_args(Format):
+            raise ValueError(f"format is {format!r}; known are {', '.join(get_args(Format))}")
+        self.backgrounds, self.fonts, self.recipe = backgrounds, fonts, recipe or Recipe()
+        self.sizes, self.damage, self.seed, self.format = tuple(sizes), damage, seed, format
+
+    def make(self, number: int, sentences: Sequence[tuple[int, str]]) -> Picture:
+        """Make one picture.
+
+        Parameters
+        ----------
+        number
+            The picture's number, 0 or more.
+        sentences
+            Rows and texts: the sentence to draw, then those that take its place where it does not fit, and that stand
+            beside it in captions of two sentences.
+
+        Returns
+        -------
+        Picture
+
+        Raises
+        ------
+        SynthesisError
+            Where none of the sentences can be drawn.
+        """
+        rng = np.random.default_rng([self.seed, number])
+        frame = self.sizes[int(rng.integers(len(self.sizes)))]
+        kinds = self.recipe.kinds
+        kind = list(kinds)[pick(rng, list(kinds.values()))]
+        caption = None if kind == "empty" else self._arrange(rng, kind, frame, sentences, number)
+        masks = [] if caption is None else [_mask(line) for line in caption.lines]
+        corners = [] if caption is None else [_corner(*pair) for pair in zip(caption.lines, masks, strict=True)]
+        view = self._view(rng, frame, masks, corners)
+        pixels, background = self._background(rng, frame, view, caption)
+        screen_text: tuple[TextLine, ...] = ()
+        if self.recipe.crop == "frame" and kind != "meme_panel":
+            taken = [_grown(mask, corner) for mask, corner in zip(masks, corners, strict=True)]
+            screen_text = draw_screen_text(rng, pixels, self.recipe.screen_text, self.fonts, taken)
+        before = pixels.copy() if self.damage else None
+        lines: tuple[TextLine, ...] = ()
+        if caption is not None:
+            drawn = self._draw(pixels, caption, masks, corners, view)
+            lines, caption = drawn
+        damage = sample_damage(rng, self.damage)
+        if self.damage:
+            pixels = apply_damage(pixels, damage, rng, before)
+        own = [line for line in lines if line.role == "caption"]
+        label = Label(
+            text="\n".join(normalize(line.text) for line in own),
+            kind=kind,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            box=_hull([line.box for line in own]),
+            lines=lines,
+            screen_text=screen_text,
+            background=asdict(background),
+            damage=asdict(damage),
+        )
+        if caption is not None:
+            first = next(line for line in caption.lines if line.role == "caption")
+            label = replace(
+                label, sentence=caption.sentence, skipped=caption.skipped, fitted=caption.fit.fitted,
+                font=f"{caption.font.path.name}#{caption.font.face}", font_size=first.size, style=asdict(first.style),
+            )  # fmt: skip
+        return Picture(number, pixels, label)
+
+    def encode(self, picture: Picture) -> bytes:
+        """Return a picture as the bytes of a file; its number decides the quality, within the recipe's range."""
+        from PIL import Image
+
+        low, high = self.recipe.quality
+        quality = low + int(np.random.default_rng([self.seed, picture.number, 1]).integers(high - low + 1))
+        stream = io.BytesIO()
+        image = Image.fromarray(picture.pixels)
+        if self.format == "jpg":
+            image.save(stream, "JPEG", quality=quality)
+        elif self.format == "webp":
+            image.save(stream, "WEBP", quality=quality, method=0)
+        else:
+            image.save(stream, "PNG", compress_level=1)
+        return stream.getvalue()
+
+    def _arrange(
+        self, rng: np.random.Generator, kind: Kind, frame: tuple[int, int], sentences: Sequence[tuple[int, str]],
+        number: int,
+    ) -> _Caption:  # fmt: skip
+        low, high = self.recipe.type_sizes(*frame)
+        size = int(rng.integers(low, high + 1))
+        for skipped, (row, text) in enumerate(sentences):
+            other = sentences[(skipped + 1) % len(sentences)][1]
+            texts = _texts(rng, kind, normalize(text), normalize(other))
+            font = self.fonts.choose(rng, "".join(texts)) if all(texts) else None
+            if font is None:
+                continue
+            placed = self._place(rng, kind, frame, texts, font, size)
+            if placed is not None:
+                return _Caption(row, skipped, font, *placed)
+        tried = ", ".join(repr(text) for _, text in sentences[:3])
+        raise SynthesisError(
+            f"picture {number}: none of {len(sentences)} sentences fits {frame[0]} x {frame[1]} pixels at type of "
+            f"{size} ({tried}); take a larger frame, smaller type, or shorter sentences"
+        )
+
+    def _place(
+        self, rng: np.random.Generator, kind: Kind, frame: tuple[int, int], texts: tuple[str, ...], font: Font,
+        size: int,
+    ) -> tuple[list[Line], Fit, Box | None] | None:  # fmt: skip
+        width, height = frame
+        style = sample_style(rng, size, looks=self.recipe.looks, italic=self.recipe.italic)
+        panel: Box | None = None
+        if kind == "meme_panel":
+            depth = round(height * float(rng.uniform(0.2, 0.36)))
+            top = 0 if rng.random() < 0.5 else height - depth
+            panel, style = (0, top, width, top + depth), Style(colour=_INK)
+        elif kind == "meme_over":
+            edge = round(size * float(rng.uniform(0.05, 0.09)) * 4) / 4
+            style = Style("outline", outline_width=edge)
+        second = None
+        if kind == "bilingual":
+            phrases = self.recipe.second_language
+            phrase = phrases[int(rng.integers(len(phrases)))]
+            face = self.fonts.choose(rng, phrase)
+            second = None if face is None else (phrase, face)
+        inner = frame if panel is None else (width, panel[3] - panel[1])
+        placed = place(rng, kind, texts, font, size, style, inner, overflow=self.recipe.overflow, second=second)
+        if placed is None:
+            return None
+        lines, fit = placed
+        if panel is not None:
+            lines = [replace(line, y=line.y + panel[1]) for line in lines]
+        return lines, fit, panel
+
+    def _view(
+        self, rng: np.random.Generator, frame: tuple[int, int], masks: list[LineMask], corners: list[tuple[int, int]]
+    ) -> Box:
+        """Return the part of the frame that becomes the picture."""
+        width, height = frame
+        if self.recipe.crop == "frame":
+            return 0, 0, width, height
+        hull = _hull([_grown(mask, corner) for mask, corner in zip(masks, corners, strict=True)])
+        if hull is None:
+            deep = max(16, round(height * float(rng.uniform(0.08, 0.16))))
+            hull = (round(width * 0.3), height - 2 * deep, round(width * 0.7), height - deep)
+        left, top, right, bottom = hull
+        room = max(4.0, (bottom - top) * 0.35)
+        left, top, right, bottom = (
+            edge + sign * round(float(rng.uniform(0.15, 1.0)) * room)
+            for edge, sign in ((left, -1), (top, -1), (right, 1), (bottom, 1))
+        )
+        top, bottom = max(0, top), min(height, bottom)
+        return (0, top, width, bottom) if self.recipe.crop == "band" else (max(0, left), top, min(width, right), bottom)
+
+    def _background(
+        self, rng: np.random.Generator, frame: tuple[int, int], view: Box, caption: _Caption | None
+    ) -> tuple[Pixels, BackgroundLabel]:
+        panel = None if caption is None else caption.panel
+        if panel is None:
+            return self.backgrounds.draw(rng, frame, view)
+        left, top, right, bottom = view
+        pixels: Pixels = np.empty((frame[1], frame[0], 3), np.uint8)
+        pixels[panel[1] : panel[3]] = _PAPER
+        depth = panel[3] - panel[1]
+        picture, label = self.backgrounds.draw(rng, (frame[0], frame[1] - depth))
+        where = slice(depth, None) if panel[1] == 0 else slice(0, panel[1])
+        pixels[where] = picture
+        return np.ascontiguousarray(pixels[top:bottom, left:right]), label
+
+    def _draw(
+        self, pixels: Pixels, caption: _Caption, masks: list[LineMask], corners: list[tuple[int, int]], view: Box
+    ) -> tuple[tuple[TextLine, ...], _Caption]:
+        """Draw the lines; those of the adaptive look get their outline now that the picture below is known."""
+        lines, drawn = list(caption.lines), []
+        for i, line in enumerate(lines):
+            mask = masks[i]
+            left, top = corners[i][0] - view[0], corners[i][1] - view[1]
+            if line.style.look == "adaptive":
+                width, height = mask.size
+                below = pixels[max(0, top) : top + height : 2, max(0, left) : left + width : 2]
+                lines[i] = line = replace(line, style=adapt(line.style, line.size, _brightness(below)))
+                mask = _mask(line)
+                corner = _corner(line, mask)
+                left, top = corner[0] - view[0], corner[1] - view[1]
+            drawn.append(TextLine(line.text, draw_line(pixels, mask, left, top, line.style), line.role))
+        return tuple(drawn), replace(caption, lines=lines)
+
+
+def _texts(rng: np.random.Generator, kind: Kind, text: str, other: str) -> tuple[str, ...]:
+    """Return the lines, before any wrapping, that a kind of caption makes of a sentence and its neighbour."""
+    own = tuple(text.split("\n"))
+    if kind == "vertical":
+        return (" ".join(own),)
+    if kind == "two_speakers":
+        one, two = " ".join(own), other.replace("\n", " ")
+        dash = "-" if rng.random() < 0.4 else ""
+        return (f"{dash}{one}{'　' * int(rng.integers(1, 4))}{dash}{two}",) if two else (one,)
+    if kind == "two_lines" and len(own) == 1:
+        halves = split_evenly(text, 2) if len(text) >= _TWO_LINES_FROM else None
+        return halves or tuple(line for line in (text, other.split("\n")[0]) if line)
+    return own
+
+
+def _mask(line: Line) -> LineMask:
+    return line_mask(
+        line.font, line.size, line.text,
+        outline=line.style.outline_width, tracking=line.style.tracking, slant=line.style.slant, vertical=line.vertical,
+    )  # fmt: skip
+
+
+def _corner(line: Line, mask: LineMask) -> tuple[int, int]:
+    """Return where a line's mask goes in the frame: its left and upper edge."""
+    width, height = mask.size
+    shift = {"middle": 0.5, "left": 0.0, "right": 1.0}[line.alignment]
+    top = line.y - height / 2 if line.vertical else line.y + _BASELINE * line.size + mask.top
+    return round(line.x - shift * width), round(top)
+
+
+def _grown(mask: LineMask, corner: tuple[int, int]) -> Box:
+    return corner[0], corner[1], corner[0] + mask.size[0], corner[1] + mask.size[1]
+
+
+def _hull(boxes: Sequence[Box]) -> Box | None:
+    if not boxes:
+        return None
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+def _brightness(pixels: npt.NDArray[np.uint8]) -> float:
+    return float(pixels.mean()) / 255 if pixels.size else 0.5

@@ -1,0 +1,326 @@
+"""A run of the synthesiser: sentences to a data set on disk, in parallel, stopped and gone on with at any time.
+
+Worker processes make and encode pictures; this process alone writes, in the order of the numbers. Which pictures come
+out does not depend on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from caprag.errors import FrameError, SynthesisError
+from caprag.synthesis.backgrounds import background_schema
+from caprag.synthesis.containers import Container, Suffix
+from caprag.synthesis.damage import damage_schema
+from caprag.synthesis.fonts import FontSet
+from caprag.synthesis.generator import Synthesizer
+from caprag.synthesis.output import JSON, DatasetWriter
+from caprag.synthesis.pictures import manifest_schema
+from caprag.synthesis.sampling import Mode, SentencePlan
+from caprag.synthesis.styles import style_schema
+
+_PICTURES_AT_A_TIME = 16
+_CHUNKS_AHEAD = 4
+_NEIGHBOURS = 4
+_EXAMPLES = 5
+
+
+class Sentences:
+    """The sentences of a run: those that the fonts can draw, and which of them each picture shows.
+
+    Parameters
+    ----------
+    texts
+        Sentences in order.
+    fonts
+        Fonts that will draw them; sentences that none of them covers are left out.
+    count
+        Number of pictures; ``None`` makes as many as there are sentences.
+    seed
+        Seed of the plan.
+    mode
+        ``"random"``, or ``"each"`` for one picture of each sentence in order.
+    lengths
+        Wanted shares of lengths in characters, see `SentencePlan`.
+    floor
+        Each character is drawn in at least so many pictures, where possible.
+
+    Raises
+    ------
+    SynthesisError
+        Where no sentence can be drawn.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        fonts: FontSet,
+        *,
+        count: int | None = None,
+        seed: int = 0,
+        mode: Mode = "random",
+        lengths: Mapping[int, float] | None = None,
+        floor: int = 0,
+    ) -> None:
+        known = fonts.characters()
+        # What all fonts together lack needs no look at each of them.
+        self.rows = [i for i, text in enumerate(texts) if text and known.issuperset(text) and fonts.covers(text)]
+        self.left_out = len(texts) - len(self.rows)
+        kept = set(self.rows) if self.left_out else set()
+        examples = (text for i, text in enumerate(texts) if self.left_out and i not in kept)
+        self.left_out_examples = tuple(text for text, _ in zip(examples, range(_EXAMPLES), strict=False))
+        if not self.rows:
+            raise SynthesisError(
+                f"no font has the characters of any of {len(texts)} sentences; name fonts that have them"
+                if texts
+                else "there is no sentence to draw; name a text that has some"
+            )
+        self._texts = [texts[i] for i in self.rows] if self.left_out else texts
+        self.plan = SentencePlan(self._texts, seed=seed, count=count, mode=mode, lengths=lengths, floor=floor)
+
+    def for_picture(self, number: int) -> list[tuple[int, str]]:
+        """Return row and text of the sentence for a picture, and of those that follow it in the text."""
+        first = self.plan[number]
+        places = (first + i for i in range(min(_NEIGHBOURS, len(self.rows))))
+        return [(self.rows[i % len(self.rows)], self._texts[i % len(self.rows)]) for i in places]
+
+    def fingerprint(self) -> str:
+        """Return a digest of the texts."""
+        digest = hashlib.blake2b(digest_size=16)
+        for row, text in zip(self.rows, self._texts, strict=True):
+            digest.update(f"{row}\t{text}\n".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SynthesisReport:
+    """What a run made.
+
+    `pictures` is how many the folder holds, `made` how many of them in this run; `left_out` the sentences that no font
+    could draw, `skipped` those that did not fit a frame, `fitted` and `kinds` how many pictures were wrapped or shrunk
+    and of each kind.
+    """
+
+    manifest: Path
+    pictures: int
+    made: int
+    left_out: int
+    skipped: int
+    fitted: Mapping[str, int]
+    kinds: Mapping[str, int]
+
+    def __str__(self) -> str:
+        """Return a few lines to read."""
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.kinds.items())
+        return (
+            f"{self.manifest.parent}: {self.pictures} pictures, {self.made} of them made now ({kinds}); "
+            f"{self.fitted.get('wrapped', 0)} wrapped, {self.fitted.get('shrunk', 0)} shrunk, "
+            f"{self.skipped} sentences passed over because they did not fit"
+        )
+
+
+def synthesize(
+    sentences: Sentences,
+    synthesizer: Synthesizer,
+    out: Path,
+    *,
+    workers: int = 1,
+    container: Container = "folders",
+    shard_size: int = 1000,
+    progress: bool = False,
+    on_error: Callable[[FrameError], None] | None = None,
+) -> SynthesisReport:
+    """Make a data set of pictures of captions, or go on with one.
+
+    Parameters
+    ----------
+    sentences
+        What is drawn.
+    synthesizer
+        How it is drawn.
+    out
+        Folder of the data set.
+    workers
+        Number of processes that make pictures; 1 makes them in this one.
+    container, shard_size
+        See `DatasetWriter`.
+    progress
+        Show a bar with rate and time left.
+    on_error
+        Called with the error of each background that can't be read, once; another one takes its place.
+
+    Returns
+    -------
+    SynthesisReport
+
+    Raises
+    ------
+    SynthesisError
+        Where the folder holds another set, a disk is full, a picture can't be made, or a worker died. What was
+        written is kept, and the same call goes on after it.
+    """
+    from tqdm import tqdm
+
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; at least 1 is needed")
+    count = sentences.plan.count
+    schema = manifest_schema(style_schema(), background_schema(), damage_schema())
+    complain = _Once(on_error)
+    suffix: Suffix = f".{synthesizer.format}"  # type: ignore[assignment]
+    with DatasetWriter(out, _settings(sentences, synthesizer), schema, container=container,
+                       shard_size=shard_size) as writer:  # fmt: skip
+        begun = writer.done
+        with tqdm(total=count, initial=begun, desc="synth", unit=" pictures", disable=not progress) as bar:
+            for made in _made(sentences, synthesizer, range(begun, count), workers):
+                for message in made.complaints:
+                    complain(message)
+                for number, data, row in made.pictures:
+                    writer.write(number, data, suffix, row)
+                bar.update(len(made.pictures))
+        manifest = writer.finish()
+    return _report(manifest, sentences, count - begun)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    pictures: list[tuple[int, bytes, dict[str, object]]]
+    complaints: list[str]
+
+
+class _Once:
+    """Passes on each complaint once, whichever worker came upon it."""
+
+    def __init__(self, on_error: Callable[[FrameError], None] | None) -> None:
+        self._on_error, self._seen = on_error, set[str]()
+
+    def __call__(self, message: str) -> None:
+        if message not in self._seen:
+            self._seen.add(message)
+            if self._on_error is not None:
+                self._on_error(FrameError(message))
+
+
+Task = tuple[range, list[list[tuple[int, str]]]]
+
+
+def _make(synthesizer: Synthesizer, task: Task) -> _Made:
+    complaints: list[str] = []
+    synthesizer.backgrounds.on_error = lambda error: complaints.append(str(error))
+    pictures = []
+    for number, texts in zip(*task, strict=True):
+        picture = synthesizer.make(number, texts)
+        pictures.append((number, synthesizer.encode(picture), picture.label.row()))
+    return _Made(pictures, complaints)
+
+
+def _made(sentences: Sentences, synthesizer: Synthesizer, numbers: range, workers: int) -> Iterator[_Made]:
+    """Make pictures in order, some ahead of what was asked for."""
+
+    def tasks() -> Iterator[Task]:
+        for start in range(0, len(numbers), _PICTURES_AT_A_TIME):
+            part = numbers[start : start + _PICTURES_AT_A_TIME]
+            yield part, [sentences.for_picture(number) for number in part]
+
+    if workers == 1:
+        for task in tasks():
+            yield _make(synthesizer, task)
+        return
+    # Not forked: threads of the libraries that are loaded here would be missing there.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker, (synthesizer,))
+    waiting: deque[Future[_Made]] = deque()
+    try:
+        for task in tasks():
+            waiting.append(pool.submit(_make_in_worker, task))
+            if len(waiting) >= workers * _CHUNKS_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise SynthesisError(
+            "a worker process died, perhaps for want of memory; run again with fewer workers to go on"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_synthesizer: Synthesizer | None = None
+
+
+def _begin_worker(synthesizer: Synthesizer) -> None:
+    global _synthesizer
+    _synthesizer = synthesizer
+    # Ctrl-C is the parent's affair, and without a parent there is nothing to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _use_one_thread()
+
+
+def _use_one_thread() -> None:
+    import cv2
+
+    # There is a process for each core already.
+    cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _make_in_worker(task: Task) -> _Made:
+    assert _synthesizer is not None
+    return _make(_synthesizer, task)
+
+
+def _settings(sentences: Sentences, synthesizer: Synthesizer) -> dict[str, JSON]:
+    """Return all that decides the pictures."""
+    lengths = sentences.plan.lengths
+    names = hashlib.blake2b(digest_size=16)
+    for name in synthesizer.backgrounds.names:
+        names.update(f"{name}\n".encode("utf-8", "surrogateescape"))
+    return {
+        "count": sentences.plan.count,
+        "seed": synthesizer.seed,
+        "sentences": len(sentences.rows),
+        "text": sentences.fingerprint(),
+        "mode": sentences.plan.mode,
+        "lengths": None if lengths is None else {str(length): share for length, share in lengths.items()},
+        "floor": sentences.plan.floor,
+        "backgrounds": len(synthesizer.backgrounds.names),
+        "background names": names.hexdigest(),
+        "fonts": [f"{f.path.name}#{f.face} {f.name} = {f.weight:g}" for f in synthesizer.fonts.fonts],
+        "sizes": [list(size) for size in synthesizer.sizes],
+        "damage": synthesizer.damage,
+        "format": synthesizer.format,
+        "recipe": synthesizer.recipe.as_dict(),
+    }
+
+
+def _report(manifest: Path, sentences: Sentences, made: int) -> SynthesisReport:
+    import pyarrow.parquet as pq
+
+    fitted, kinds, skipped, pictures = Counter[str](), Counter[str](), 0, 0
+    with pq.ParquetFile(manifest) as table:
+        for batch in table.iter_batches(columns=["fitted", "kind", "skipped"]):
+            pictures += batch.num_rows
+            fitted.update(batch.column("fitted").to_pylist())
+            kinds.update(batch.column("kind").to_pylist())
+            skipped += pc.sum(batch.column("skipped")).as_py() or 0
+    return SynthesisReport(
+        manifest, pictures, made, sentences.left_out, skipped, dict(sorted(fitted.items())), dict(sorted(kinds.items()))
+    )

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from drawn_fonts import save_font
+from PIL import Image
+
+from caprag.errors import SynthesisError
+from caprag.synthesis.backgrounds import Backgrounds, background_schema
+from caprag.synthesis.damage import damage_schema
+from caprag.synthesis.fonts import FontSet, load_fonts
+from caprag.synthesis.generator import Synthesizer
+from caprag.synthesis.phrases import CREDITS, LOGOS, SECOND_LANGUAGE, SIGNS
+from caprag.synthesis.pictures import Picture, manifest_schema
+from caprag.synthesis.recipe import KINDS, Recipe
+from caprag.synthesis.screen_text import draw_screen_text
+from caprag.synthesis.styles import style_schema
+
+TEXTS = ["你好嗎", "我很好，謝謝", "今天晚上一起去看海邊的日出", "OK 3點見", "走吧", "他說\n不必了"]
+SENTENCES = list(enumerate(TEXTS))
+ROMAN = "".join(map(chr, range(0x21, 0x7F)))
+
+
+@pytest.fixture(scope="module")
+def fonts(tmp_path_factory: pytest.TempPathFactory) -> FontSet:
+    characters = "".join([*TEXTS, *SECOND_LANGUAGE, *LOGOS, *CREDITS, *SIGNS, ROMAN]).replace("\n", "")
+    folder = tmp_path_factory.mktemp("fonts")
+    return load_fonts([save_font(folder / "a.ttf", characters), save_font(folder / "b.ttf", characters)])
+
+
+def only(kind: str, **more: object) -> Recipe:
+    return Recipe(kinds={kind: 1.0}, **more)  # type: ignore[dict-item, arg-type]
+
+
+def test_a_picture_depends_on_seed_and_number_alone(fonts: FontSet) -> None:
+    def make(seed: int, numbers: list[int]) -> dict[int, Picture]:
+        synthesizer = Synthesizer(Backgrounds(), fonts, seed=seed, sizes=[(640, 360), (320, 180)], damage=0.5)
+        return {number: synthesizer.make(number, SENTENCES) for number in numbers}
+
+    forth, back = make(1, [0, 1, 2, 3]), make(1, [3, 1, 0, 2])
+    for number, picture in forth.items():
+        np.testing.assert_array_equal(picture.pixels, back[number].pixels)
+        assert picture.label == back[number].label
+    assert not np.array_equal(make(2, [0])[0].pixels[:90], forth[0].pixels[:90])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("crop", ["frame", "band", "line"])
+def test_labels_say_where_the_ink_is(fonts: FontSet, kind: str, crop: str) -> None:
+    """The same picture without its caption differs from it within the boxes, and there only."""
+    recipe = only(kind, crop=crop, screen_text={}, looks={"outline": 1.0}, italic=0.3)
+    synthesizer = Synthesizer(Backgrounds(), fonts, recipe=recipe, sizes=[(640, 360)])
+    for number in range(6):
+        picture = synthesizer.make(number, SENTENCES)
+        label = picture.label
+        assert picture.pixels.shape == (label.height, label.width, 3)
+        assert (label.width, label.height) == (640, 360) or crop != "frame"
+        assert label.kind == kind
+        if kind == "empty":
+            assert (label.text, label.box, label.lines, label.sentence) == ("", None, (), None)
+            continue
+        assert label.box is not None
+        for line in label.lines:
+            left, top, right, bottom = line.box
+            assert 0 <= left < right <= label.width
+            assert 0 <= top < bottom <= label.height
+            inside = picture.pixels[top:bottom, left:right].astype(int)
+            assert inside.max() - inside.min() > 60
+        captions = [line for line in label.lines if line.role == "caption"]
+        assert label.text == "\n".join(" ".join(line.text.split()) for line in captions)
+        own = [line.box for line in captions]
+        assert label.box == (
+            min(b[0] for b in own), min(b[1] for b in own), max(b[2] for b in own), max(b[3] for b in own),
+        )  # fmt: skip
+        if crop == "line" and kind != "bilingual":
+            assert label.box[0] <= label.height
+            assert label.width - label.box[2] <= label.height
+
+
+def test_captions_hold_the_sentence(fonts: FontSet) -> None:
+    for kind in set(KINDS) - {"empty", "two_speakers", "two_lines"}:
+        synthesizer = Synthesizer(Backgrounds(), fonts, recipe=only(kind, screen_text={}), sizes=[(640, 360)])
+        for number, (row, text) in enumerate(SENTENCES):
+            label = synthesizer.make(number, [(row, text)]).label
+            assert "".join(label.text.split()) == "".join(text.replace("，", ",").split())
+            assert label.sentence == row
+            assert label.skipped == 0
+
+
+def test_two_speakers_and_two_lines(fonts: FontSet) -> None:
+    speakers = Synthesizer(Backgrounds(), fonts, recipe=only("two_speakers", screen_text={}))
+    texts = {speakers.make(i, [(0, "你好嗎"), (4, "走吧")]).label.text for i in range(20)}
+    assert texts == {"你好嗎 走吧", "-你好嗎 -走吧"}
+    lines = Synthesizer(Backgrounds(), fonts, recipe=only("two_lines", screen_text={}))
+    assert lines.make(0, [(0, "你好嗎"), (4, "走吧")]).label.text == "你好嗎\n走吧"
+    long = lines.make(0, [(2, TEXTS[2]), (4, "走吧")]).label
+    assert long.text.replace("\n", "") == TEXTS[2]
+    assert len(long.lines) == 2
+
+
+def test_a_sentence_that_does_not_fit_makes_way_and_is_counted(fonts: FontSet) -> None:
+    recipe = only("line", overflow="skip", type_size=(60, 60))
+    synthesizer = Synthesizer(Backgrounds(), fonts, recipe=recipe, sizes=[(640, 360)])
+    label = synthesizer.make(0, [(2, TEXTS[2]), (7, "龜"), (0, TEXTS[0])]).label
+    assert (label.sentence, label.skipped, label.text) == (0, 2, TEXTS[0])
+    with pytest.raises(SynthesisError, match="picture 5: none of 1 sentences fits 640 x 360"):
+        synthesizer.make(5, [(2, TEXTS[2])])
+    wrapping = Synthesizer(Backgrounds(), fonts, recipe=only("line", type_size=(60, 60)), sizes=[(640, 360)])
+    wrapped = wrapping.make(0, [(2, TEXTS[2])]).label
+    assert (wrapped.fitted, len(wrapped.lines)) == ("wrapped", 2)
+    shrinking = Synthesizer(
+        Backgrounds(), fonts, recipe=only("line", type_size=(50, 50), overflow="shrink"), sizes=[(640, 360)]
+    )
+    shrunk = shrinking.make(0, [(2, TEXTS[2])]).label
+    assert (shrunk.fitted, len(shrunk.lines)) == ("shrunk", 1)
+    assert shrunk.font_size is not None
+    assert 30 <= shrunk.font_size < 50
+
+
+def test_kinds_and_sizes_follow_their_weights(fonts: FontSet) -> None:
+    recipe = Recipe(kinds={"line": 3.0, "empty": 1.0}, screen_text={}, crop="line")
+    synthesizer = Synthesizer(Backgrounds(), fonts, recipe=recipe, sizes=[(320, 180), (160, 90)])
+    labels = [synthesizer.make(i, SENTENCES).label for i in range(400)]
+    empty = sum(label.kind == "empty" for label in labels)
+    assert abs(empty - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5
+
+
+def test_a_memes_panel_holds_its_text(fonts: FontSet) -> None:
+    synthesizer = Synthesizer(Backgrounds(), fonts, recipe=only("meme_panel"), sizes=[(640, 360)])
+    for number in range(8):
+        picture = synthesizer.make(number, SENTENCES)
+        box = picture.label.box
+        assert box is not None
+        # Black on white, and white beside it in the whole width.
+        rows = picture.pixels[box[1] : box[3]]
+        assert (rows[:, :5] == 255).all()
+        assert rows.min() < 40
+
+
+def test_manifest_rows_fit_the_schema(fonts: FontSet) -> None:
+    schema = manifest_schema(style_schema(), background_schema(), damage_schema())
+    synthesizer = Synthesizer(Backgrounds(), fonts, sizes=[(320, 180)], damage=1.0)
+    rows = [{"number": i, **synthesizer.make(i, SENTENCES).label.row()} for i in range(30)]
+    table = pa.Table.from_pylist(rows, schema=schema)
+    assert table.column("text").to_pylist() == [row["text"] for row in rows]
+    for name in ("style", "background", "damage"):
+        for given, got in zip(rows, table.column(name).to_pylist(), strict=True):
+            # Everything in a label has its column.
+            assert set(given[name]) <= set(got)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("format", ["jpg", "png", "webp"])
+def test_pictures_are_encoded(fonts: FontSet, format: str) -> None:
+    synthesizer = Synthesizer(Backgrounds(), fonts, sizes=[(320, 180)], format=format)  # type: ignore[arg-type]
+    picture = synthesizer.make(0, SENTENCES)
+    data = synthesizer.encode(picture)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[format]
+        decoded = np.asarray(image.convert("RGB")).astype(int)
+    difference = np.abs(decoded - picture.pixels)
+    assert difference.max() == 0 if format == "png" else difference.mean() < 4
+    assert synthesizer.encode(picture) == data
+
+
+def test_other_text_stays_clear_of_the_caption_and_is_labelled(fonts: FontSet) -> None:
+    taken = (100, 250, 540, 330)
+    seen = set()
+    for seed in range(40):
+        grey = np.full((360, 640, 3), 128, np.uint8)
+        pixels = grey.copy()
+        drawn = draw_screen_text(
+            np.random.default_rng(seed), pixels, {"logo": 1, "sign": 1, "credits": 1, "clock": 1}, fonts, [taken]
+        )
+        seen |= {line.role for line in drawn}
+        assert (pixels[250:330, 100:540] == 128).all()
+        changed = (pixels != grey).any(axis=2)
+        for line in drawn:
+            left, top, right, bottom = line.box
+            assert line.text
+            assert changed[top:bottom, left:right].any()
+            # Shadows and boxes reach a little further than the ink.
+            changed[max(0, top - 8) : bottom + 8, max(0, left - 8) : right + 8] = False
+        assert not changed.any()
+        for i, one in enumerate(drawn):
+            for other in drawn[i + 1 :]:
+                assert one.box[0] >= other.box[2] or other.box[0] >= one.box[2] or (
+                    one.box[1] >= other.box[3] or other.box[1] >= one.box[3]
+                )  # fmt: skip
+    assert seen == {"logo", "sign", "credits", "clock"}
+    quiet = np.full((360, 640, 3), 128, np.uint8)
+    assert draw_screen_text(np.random.default_rng(0), quiet, {}, fonts, []) == ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sizes": []},
+        {"sizes": [(20, 20)]},
+        {"sizes": [(9000, 100)]},
+        {"damage": 1.5},
+        {"seed": -1},
+        {"format": "gif"},
+    ],
+)
+def test_wrong_arguments_are_refused(fonts: FontSet, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Synthesizer(Backgrounds(), fonts, **wrong)  # type: ignore[arg-type]
+
+
+def test_real_fonts_draw_what_they_say(data: Path) -> None:
+    """RapidOCR reads the lines at their boxes, with installed fonts on photographs."""
+    from rapidocr import RapidOCR
+
+    from caprag.errors import FontError
+    from caprag.evaluation import count_errors
+
+    texts = [t for t in (data / "text/zh-TW/setences.txt").read_text(encoding="utf-8").split("\n") if 4 < len(t) < 13]
+    try:
+        fonts = load_fonts(sample=texts[:50])
+    except FontError as error:
+        pytest.skip(f"no font for Chinese is installed: {error}")
+    kinds = {kind: weight for kind, weight in KINDS.items() if kind not in ("empty", "vertical")}
+    synthesizer = Synthesizer(Backgrounds([data / "backgrounds"]), fonts, seed=5, recipe=Recipe(kinds=kinds))
+    engine = RapidOCR(params={"Global.log_level": "error"})
+    readings, references = [], []
+    for number in range(25):
+        picture = synthesizer.make(number, [(i, texts[i]) for i in range(number * 9, number * 9 + 4)])
+        for line in picture.label.lines:
+            if line.role == "caption":
+                left, top, right, bottom = line.box
+                crop = picture.pixels[max(0, top - 8) : bottom + 8, max(0, left - 8) : right + 8, ::-1]
+                result: Any = engine(np.ascontiguousarray(crop), use_det=False, use_cls=False, use_rec=True)
+                readings.append("".join(result.txts or ()))
+                references.append(line.text)
+    assert count_errors(readings, references).cer < 0.02
