@@ -19,9 +19,10 @@ from PIL import Image
 import caprag
 from caprag.synthesis.backgrounds import Backgrounds
 from caprag.synthesis.damage import STRENGTHS
-from caprag.synthesis.fonts import load_fonts
+from caprag.synthesis.fonts import Region, load_fonts
 from caprag.synthesis.generator import Synthesizer
 from caprag.synthesis.recipe import Recipe
+from caprag.synthesis.styles import Look
 
 BAND = 0.2
 """Share of the frame's height that a band shows, from the foot."""
@@ -39,15 +40,20 @@ def band(frame: Image.Image) -> Image.Image:
 def made(count: int, seed: int, scenes: Path) -> list[Image.Image]:
     """Make frames in the looks of the real sets: animation and drama."""
     frames = []
-    for look, text, names, region in (
-        ("soft", "zh-TW/setences.txt", "NotoSansCJK-Medium.ttc NotoSansCJK-Bold.ttc", "TC"),
-        ("faint", "zh-CN/cn.txt", "NotoSansCJK-Light.ttc NotoSansCJK-DemiLight.ttc", "SC"),
+    look: Look
+    region: Region
+    for look, text, names, region, size, edge in (
+        ("soft", "zh-TW/setences.txt", "NotoSansCJK-Medium.ttc NotoSansCJK-Bold.ttc", "TC", (36, 40), (0.94, 0.95)),
+        ("faint", "zh-CN/cn.txt", "NotoSansCJK-Light.ttc NotoSansCJK-DemiLight.ttc", "SC", (40, 43), (0.93, 0.94)),
     ):
         sentences = [s.text for s in caprag.read_corpus(DATA / "text" / text) if 3 <= len(s.text) <= 14]
         paths = [path for path in sorted(Path("/usr/share/fonts").rglob("*.ttc")) if path.name in names]
-        recipe = Recipe(kinds={"line": 1.0}, looks={look: 1.0}, type_size=(36, 43), italic=0.0, screen_text={})  # type: ignore[dict-item]
+        recipe = Recipe(
+            kinds={"line": 1.0}, looks={look: 1.0}, type_size=size, lower_edge=edge, italic=0.0, coloured=0.0,
+            screen_text={},
+        )  # fmt: skip
         synthesizer = Synthesizer(
-            Backgrounds([scenes]), load_fonts(paths, region=region, sample=sentences[:50]),  # type: ignore[arg-type]
+            Backgrounds([scenes]), load_fonts(paths, region=region, sample=sentences[:50]),
             damage=STRENGTHS["light"], seed=seed, recipe=recipe,
         )  # fmt: skip
         rng = np.random.default_rng(seed)

@@ -114,6 +114,25 @@ def test_what_is_drawn_may_be_written_into(folder: Path) -> None:
         assert np.array_equal(backgrounds.draw(rng(number), (200, 200))[0], kept)
 
 
+def test_a_view_is_a_part_of_the_whole(tmp_path: Path) -> None:
+    noise(9, 6).resize((900, 600), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    size, view = (480, 270), (100, 200, 300, 270)
+    for backgrounds in (Backgrounds([tmp_path / "a.png"]), Backgrounds()):
+        for number in range(60):
+            whole, label = backgrounds.draw(rng(number), size)
+            part, same = backgrounds.draw(rng(number), size, view)
+            assert same == label
+            assert part.shape == (70, 200, 3)
+            difference = np.abs(part.astype(int) - whole[200:270, 100:300])
+            # What a blur takes in from beyond the view is missing near its edges.
+            margin = int(3 * label.blur) + 8 if label.blur else 0
+            inside = difference[margin : 70 - margin, margin : 200 - margin]
+            assert inside.max(initial=0) <= (4 if label.blur else 2)
+    for wrong in [(0, 0, 481, 10), (5, 5, 5, 10), (-1, 0, 10, 10)]:
+        with pytest.raises(ValueError, match="view"):
+            Backgrounds().draw(rng(), size, wrong)
+
+
 def test_a_crop_keeps_circles_round(tmp_path: Path) -> None:
     # Dots 24 pixels wide every 64 pixels: wherever it is cut, they stay as wide as high.
     for name, (width, height) in {"wide.png": (1400, 500), "high.png": (500, 1400), "large.jpg": (3000, 2000)}.items():

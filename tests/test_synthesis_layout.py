@@ -164,6 +164,8 @@ def test_a_recipe_goes_through_json(tmp_path: Path) -> None:
         ('{"kinds": {"line": -1}}', "-1"),
         ('{"looks": {"box": "x"}}', "box is 'x'"),
         ('{"italic": 2}', "italic is 2"),
+        ('{"lower_edge": [0.9]}', "lower_edge"),
+        ('{"lower_edge": [0.9, 1.2]}', "lower_edge is 0.9, 1.2"),
         ('{"quality": [90, 20]}', r"quality is \[90, 20\]"),
         ('{"type_size": [2, 20]}', "type_size"),
         ('{"overflow": "cut"}', "overflow is 'cut'"),

@@ -40,15 +40,19 @@ _IN_WORD = re.compile(f"[{_WORD}]")
 _LINE = re.compile(r"[\n\r]+")
 _SPACES = re.compile(r"\s+")
 _ALL_ENDS = re.compile(r"[。｡！？!?…⋯；;]|\.\.")
+# These begin with the one class of characters that they can begin with, which makes the search fast.
 # A run of ends, with the brackets and quotes that it closes. Within a Latin word (an address) there is no end.
+_CLOSED = '[)）\\]］」』】》〉”’"]*'
 _SENTENCE_END = re.compile(
-    rf"(?:[。｡！？…⋯；]|\.{{2,}}|(?<![{_WORD}])[!?;]|[!?;](?![{_WORD}]))"
-    r"(?:[。｡！？!?…⋯；;~～]|\.{2,})*[)）\]］」』】》〉”’\"]*"
+    rf"[。｡！？…⋯；.!?;](?:(?<=[。｡！？…⋯；])|(?<=\.)\.+|(?<=[!?;])(?:(?<![{_WORD}].)|(?![{_WORD}])))"
+    rf"(?:[。｡！？!?…⋯；;~～]|\.{{2,}})*{_CLOSED}"
 )
-_COMMA = re.compile(r"(?:[，、､：]|(?<!\d),|,(?!\d)|:(?![\d/])|(?<!\d):(?!/))+[)）\]］」』】》〉”’\"]*")
-# A space between two East Asian characters stands for a comma; between them and Latin letters it does not.
+# Not 1,000, 12:30 or https://. A space between two East Asian characters stands for a comma.
 _CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
-_PAUSE = re.compile(rf"(?<=[{_CJK}])[ \u3000]+(?=[{_CJK}])|{_COMMA.pattern}")
+_PAUSE = re.compile(
+    rf"[，、､：,: \u3000](?:(?<=[，、､：])|(?<=,)(?:(?<!\d,)|(?!\d))|(?<=:)(?:(?<!\d:)|(?!\d))(?!/)"
+    rf"|(?<=[{_CJK}][ \u3000])[ \u3000]*(?=[{_CJK}]))(?:[，、､：,]|:(?![\d/]))*{_CLOSED}"
+)
 # Each in its Traditional, Hong Kong and Simplified spellings. A single character is one only outside the words that
 # hold it: 並非, 合並, 而已, 反而 are no connectives.
 _CONNECTIVE = re.compile(

@@ -212,7 +212,7 @@ class Backgrounds:
         plan = _Plan(*rng.random(len(_Plan.__dataclass_fields__)).tolist())
         if not self._sources:
             pixels, scene = draw_scene(rng, size)
-            return _viewed(*_finish(pixels, plan, BackgroundLabel(scene=scene)), view)
+            return _viewed(*_finish(pixels, size, plan, BackgroundLabel(scene=scene)), view)
         first = int(plan.file * len(self._sources))
         for step in range(len(self._sources)):
             index = (first + step) % len(self._sources)
@@ -296,8 +296,9 @@ def _cut(
     label = replace(label, fit=fit, crop=crop)
     whole = view == (0, 0, *size)
     if inner == size and not whole and method == cv2.INTER_LINEAR:
-        return _finish(_resize_part(part, size, _turned(view, size) if plan.flip < 0.5 else view), plan, label)
-    pixels, label = _finish(cv2.resize(part, inner, interpolation=method), plan, label)
+        seen = _resize_part(part, size, _turned(view, size) if plan.flip < 0.5 else view)
+        return _finish(seen, size, plan, label)
+    pixels, label = _finish(cv2.resize(part, inner, interpolation=method), inner, plan, label)
     if inner != size:
         beside, above = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
         framed = np.zeros((size[1], size[0], 3), np.uint8)
@@ -332,8 +333,10 @@ def _within(size: tuple[int, int], aspect: float) -> tuple[int, int]:
     return max(1, width - 2 * round((width - height * aspect) / 2)), height
 
 
-def _finish(pixels: _Plane, plan: _Plan, label: BackgroundLabel) -> tuple[Pixels, BackgroundLabel]:
-    """Turn a frame around, light it and put it out of focus, as chance has it."""
+def _finish(
+    pixels: _Plane, size: tuple[int, int], plan: _Plan, label: BackgroundLabel
+) -> tuple[Pixels, BackgroundLabel]:
+    """Turn a frame of a size, or a part of one, around, light it and put it out of focus, as chance has it."""
     flip, gain, gamma, blur = plan.flip < 0.5, 1.0, 1.0, 0.0
     if plan.light < 0.06:
         # A night scene.
@@ -341,7 +344,7 @@ def _finish(pixels: _Plane, plan: _Plan, label: BackgroundLabel) -> tuple[Pixels
     elif plan.light < 0.4:
         gain, gamma = 0.75 + 0.4 * plan.gain, 0.7 + 0.7 * plan.gamma
     if plan.soft < 0.15:
-        blur = (0.002 + 0.012 * plan.blur) * min(pixels.shape[:2])
+        blur = (0.002 + 0.012 * plan.blur) * min(size)
         pixels = _soften(pixels, blur)
     if gain != 1.0 or gamma != 1.0:
         levels = gain * (np.arange(256) / 255) ** gamma * 255

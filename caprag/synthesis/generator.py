@@ -196,7 +196,8 @@ class Synthesizer:
         size: int,
     ) -> tuple[list[Line], Fit, Box | None] | None:  # fmt: skip
         width, height = frame
-        style = sample_style(rng, size, looks=self.recipe.looks, italic=self.recipe.italic)
+        recipe = self.recipe
+        style = sample_style(rng, size, looks=recipe.looks, italic=recipe.italic, coloured=recipe.coloured)
         panel: Box | None = None
         if kind == "meme_panel":
             depth = round(height * float(rng.uniform(0.2, 0.36)))
@@ -207,12 +208,15 @@ class Synthesizer:
             style = Style("outline", outline_width=edge)
         second = None
         if kind == "bilingual":
-            phrases = self.recipe.second_language
+            phrases = recipe.second_language
             phrase = phrases[int(rng.integers(len(phrases)))]
             face = self.fonts.choose(rng, phrase)
             second = None if face is None else (phrase, face)
         inner = frame if panel is None else (width, panel[3] - panel[1])
-        placed = place(rng, kind, texts, font, size, style, inner, overflow=self.recipe.overflow, second=second)
+        placed = place(
+            rng, kind, texts, font, size, style, inner,
+            overflow=recipe.overflow, lower_edge=recipe.lower_edge, second=second,
+        )  # fmt: skip
         if placed is None:
             return None
         lines, fit = placed

@@ -172,6 +172,7 @@ def place(
     frame: tuple[int, int],
     *,
     overflow: Overflow = "wrap",
+    lower_edge: tuple[float, float] = (0.88, 0.965),
     second: tuple[str, Font] | None = None,
 ) -> tuple[list[Line], Fit] | None:
     """Find the places of a caption's lines.
@@ -190,6 +191,8 @@ def place(
         Width and height in pixels of the frame, or of a meme's panel.
     overflow
         See `Overflow`.
+    lower_edge
+        Of the last line's type, lowest and highest share of the frame's height, for lines in the lower band.
     second
         Text and font of a line in a second language.
 
@@ -230,7 +233,7 @@ def place(
             rows.insert(0 if rng.random() < 0.3 else len(rows), row)
     if len(rows) * pitch > height * 0.96:
         return None
-    x, alignment, first = _origin(rng, kind, frame, pitch * (len(rows) - 1), result.size)
+    x, alignment, first = _origin(rng, kind, frame, pitch * (len(rows) - 1), result.size, lower_edge)
     plain = replace(style, slant=style.slant if second is None else 0.0)
     lines = [
         Line(text, face, at, plain.scaled(at / size), x, first + i * pitch, alignment, role=role)
@@ -250,17 +253,16 @@ def _second_row(
 
 
 def _origin(
-    rng: np.random.Generator, kind: Kind, frame: tuple[int, int], block: float, size: int
-) -> tuple[float, Alignment, float]:
+    rng: np.random.Generator, kind: Kind, frame: tuple[int, int], block: float, size: int,
+    lower_edge: tuple[float, float],
+) -> tuple[float, Alignment, float]:  # fmt: skip
     """Return the x, its meaning, and the y of the first line's middle; the last line's lies `block` pixels below."""
     width, height = frame
     if kind == "meme_panel":
         return width / 2, "middle", (height - block) / 2
     if kind == "top" or (kind == "meme_over" and rng.random() < 0.4):
         return width / 2, "middle", height * float(rng.uniform(0.03, 0.1)) + size * 0.55
-    # The lower edge of the type, as shares of the height measured on real frames, 0.93 to 0.945, and around them.
-    low = 0.935 if rng.random() < 0.5 else float(rng.uniform(0.88, 0.965))
-    last = min(height * low - size * 0.5, height - size * 0.6)
+    last = min(height * float(rng.uniform(*lower_edge)) - size * 0.5, height - size * 0.6)
     if kind == "left":
         return width * float(rng.uniform(0.04, 0.1)), "left", last - block
     return width / 2, "middle", last - block

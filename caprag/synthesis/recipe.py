@@ -52,8 +52,10 @@ class Recipe:
     type_size
         Smallest and largest type in pixels; ``None`` goes by the frame's height: 75 to 100 at 1080 lines, 50 to 70
         at 720, 35 to 48 at 480, 27 to 36 at 360, and in proportion between and beyond.
-    italic
-        Share of slanted captions, 0 to 1.
+    lower_edge
+        Where the lower edge of the last line's type stands: lowest and highest share of the frame's height.
+    italic, coloured
+        Share of captions that are slanted, and of those that are not white, 0 to 1.
     overflow
         See `Overflow`; what can't be wrapped is shrunk, what can't be shrunk is left out.
     crop
@@ -73,7 +75,9 @@ class Recipe:
     looks: Mapping[Look, float] = field(default_factory=lambda: dict(LOOKS))
     screen_text: Mapping[Role, float] = field(default_factory=lambda: dict(SCREEN_TEXT))
     type_size: tuple[int, int] | None = None
+    lower_edge: tuple[float, float] = (0.88, 0.965)
     italic: float = 0.04
+    coloured: float = 0.14
     overflow: Overflow = "wrap"
     crop: Crop = "frame"
     quality: tuple[int, int] = (85, 95)
@@ -83,7 +87,11 @@ class Recipe:
         _check_shares("kinds", self.kinds, get_args(Kind), weights=True)
         _check_shares("looks", self.looks, get_args(Look), weights=True)
         _check_shares("screen_text", self.screen_text, ("logo", "sign", "credits", "clock"), weights=False)
-        _check_shares("italic", {"italic": self.italic}, ("italic",), weights=False)
+        for name in ("italic", "coloured"):
+            _check_shares(name, {name: getattr(self, name)}, (name,), weights=False)
+        low, high = _check_pair("lower_edge", self.lower_edge)
+        if not 0.2 <= low <= high <= 1:
+            raise ValueError(f"lower_edge is {low}, {high}; wanted are two shares from 0.2 to 1, smaller first")
         for name, kind in (("overflow", Overflow), ("crop", Crop)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(get_args(kind))}")
@@ -144,7 +152,7 @@ class Recipe:
         if not isinstance(values, Mapping) or not set(values) <= set(known):
             odd = ", ".join(sorted(set(values) - set(known))) if isinstance(values, Mapping) else repr(values)
             raise ValueError(f"a recipe has {', '.join(known)}; it has not {odd}")
-        lists = ("type_size", "quality", "second_language")
+        lists = ("type_size", "lower_edge", "quality", "second_language")
         plain: dict[str, Any] = {k: tuple(v) if k in lists and v is not None else v for k, v in values.items()}
         return cls(**plain)
 
@@ -166,7 +174,16 @@ def _check_shares(name: str, shares: Any, known: tuple[str, ...], *, weights: bo
         raise ValueError(f"{name} is {dict(shares)!r}; at least one must be above 0")
 
 
-def _check_range(name: str, pair: tuple[Any, ...], low: int, high: int) -> None:
-    whole = len(pair) == 2 and all(isinstance(value, int) and not isinstance(value, bool) for value in pair)
-    if not whole or not low <= pair[0] <= pair[1] <= high:
+def _check_range(name: str, pair: Any, low: int, high: int) -> None:
+    small, large = _check_pair(name, pair)
+    if not (isinstance(small, int) and isinstance(large, int) and low <= small <= large <= high):
         raise ValueError(f"{name} is {list(pair)}; wanted are two whole numbers from {low} to {high}, smaller first")
+
+
+def _check_pair(name: str, pair: Any) -> tuple[float, float]:
+    numbers = isinstance(pair, tuple) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) for value in pair
+    )
+    if not numbers or len(pair) != 2:
+        raise ValueError(f"{name} is {pair!r}; wanted are two numbers")
+    return pair[0], pair[1]

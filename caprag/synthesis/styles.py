@@ -98,6 +98,7 @@ def sample_style(
     *,
     looks: Mapping[Look, float] = LOOKS,
     italic: float = 0.04,
+    coloured: float = 0.14,
 ) -> Style:
     """Draw a style.
 
@@ -109,8 +110,8 @@ def sample_style(
         Type size in pixels.
     looks
         Weight of each look.
-    italic
-        Share of slanted captions, 0 to 1.
+    italic, coloured
+        Share of captions that are slanted, and of those that are not white, 0 to 1.
     """
     names = list(looks)
     look = names[pick(rng, list(looks.values()))]
@@ -118,7 +119,7 @@ def sample_style(
     scale = size / 60
     soft = float(rng.uniform(0.0, 0.45)) * scale
     slant = float(rng.uniform(8, 16)) if rng.random() < italic else 0.0
-    colour = _colour(rng)
+    colour = _colour(rng, coloured)
     # Wide spacing is as common as none.
     tracking = float(rng.uniform(0.0, 0.1)) if rng.random() < 0.5 else 0.0
     style = Style(look, colour=colour, softness=soft, slant=slant, tracking=tracking)
@@ -144,8 +145,8 @@ def sample_style(
     if look == "faint":
         return replace(
             style,
-            outline_width=width(0.5, 1.3), outline_blur=between(0.0, 0.6) * scale, outline_opacity=between(0.5, 1.0),
-            opacity=between(0.85, 1.0),
+            outline_width=width(1.0, 2.2), outline_blur=between(0.0, 0.5) * scale, outline_opacity=between(0.75, 1.0),
+            opacity=between(0.92, 1.0), tracking=between(0.04, 0.16),
         )  # fmt: skip
     if look == "shadow":
         return replace(
@@ -198,15 +199,15 @@ def pick(rng: np.random.Generator, weights: list[float]) -> int:
     return max(i for i, weight in enumerate(weights) if weight > 0)
 
 
-def _colour(rng: np.random.Generator) -> Colour:
-    chance = rng.random()
-    if chance < 0.86:
+def _colour(rng: np.random.Generator, coloured: float) -> Colour:
+    if rng.random() >= coloured:
         white = int(rng.integers(250, 256))
         return white, white, white
-    if chance < 0.90:
+    chance = rng.random()
+    if chance < 0.3:
         grey = int(rng.integers(215, 250))
         return grey, grey, grey
-    shades = _YELLOWS if chance < 0.96 else _TINTS
+    shades = _YELLOWS if chance < 0.7 else _TINTS
     return shades[int(rng.integers(len(shades)))]
 
 
