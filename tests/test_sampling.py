@@ -233,6 +233,16 @@ def test_what_is_rare_is_drawn_by_all_that_hold_it() -> None:
     assert Counter(uses[row] for row in range(4, 200)) == {1: 160, 0: 36}
 
 
+@pytest.mark.parametrize("floor", [1, 2, 4, 6, 7, 9])
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_drawn_already_waits_for_the_rest(seed: int, floor: int) -> None:
+    texts = [f"一二三{'龘' if i < 4 else '四'}" for i in range(200)]
+    uses = Counter(SentencePlan(texts, seed, count=100, floor=floor))
+    times = [uses[row] for row in range(4)]
+    assert max(times) - min(times) <= 1
+    assert sum(times) >= floor
+
+
 def test_one_sentence_with_both_goes_before_two() -> None:
     texts = ["龘鼉", *["龘一", "鼉一"], *["一二"] * 50]
     # All three rare ones are drawn once anyway; one more picture brings both characters to three.
@@ -241,21 +251,63 @@ def test_one_sentence_with_both_goes_before_two() -> None:
 
 def test_replacements_stand_anywhere() -> None:
     texts = ["龘一", *["二一"] * 999]
-    places = [np.flatnonzero(SentencePlan(texts, seed, floor=100).rows() == 0) for seed in range(5)]
+    plans = [SentencePlan(texts, seed, floor=100).rows(turn) for seed in range(4) for turn in range(3)]
+    places = [np.flatnonzero(rows == 0) for rows in plans]
     assert all(len(p) == 100 and 400 < p.mean() < 600 for p in places)
-    assert len({tuple(p) for p in places}) == 5
+    assert len({tuple(p) for p in places}) == 12
+
+
+def test_equals_are_chosen_by_chance() -> None:
+    texts = [*["龘一"] * 500, *["二一"] * 9500]
+    chosen = [sorted(row for row in SentencePlan(texts, seed, count=100, floor=50) if row < 500) for seed in range(5)]
+    assert all(len(rows) == 50 and 150 < np.mean(rows) < 350 for rows in chosen)
+
+
+def test_lengths_are_mixed_anew_in_each_pass() -> None:
+    plans = [SentencePlan(["一", "一二"], seed, count=60, lengths={1: 1, 2: 1}) for seed in range(3)]
+    orders = {tuple(plan.rows(turn).tolist()) for plan in plans for turn in range(3)}
+    assert len(orders) == 9
+    assert all(3 < order[:30].count(0) < 27 for order in orders)
 
 
 def test_the_floor_keeps_to_lengths_where_it_can() -> None:
-    texts = [*(f"{c}一二" for c in "甲乙丙丁"), *["一二三"] * 100, *["一二三四"] * 100, "戊一二三四五六七"]
+    texts = [
+        *(f"{c}一二" for c in "甲乙丙丁"),
+        *["一二三"] * 100,
+        *["一二三四"] * 100,
+        "戊一二三四五六七",
+        "甲乙丙丁一",
+    ]
     plan = SentencePlan(texts, 2, count=100, lengths={3: 0.5, 4: 0.5}, floor=5)
     got = Counter(len(texts[row]) for row in plan)
     # Characters of the long sentence alone cost five pictures of a length that was not wanted.
     assert got[8] == 5
     assert got[3] + got[4] == 95
     assert plan.report().short == ()
-    without = SentencePlan(texts[:-1], 2, count=100, lengths={3: 0.5, 4: 0.5}, floor=5)
+    without = SentencePlan([*texts[:-2], texts[-1]], 2, count=100, lengths={3: 0.5, 4: 0.5}, floor=5)
     assert Counter(len(texts[row]) for row in without) == {3: 50, 4: 50}
+
+
+def test_a_length_gives_no_more_than_it_can_spare() -> None:
+    texts = [*["龘一二"] * 20, *["三一二"] * 20, *["龘一二三"] * 20, *["三一二三"] * 200]
+    for seed in range(10):
+        plan = SentencePlan(texts, seed, count=100, lengths={3: 2, 4: 98}, floor=30)
+        assert Counter(len(texts[row]) for row in plan) == {3: 2, 4: 98}
+        assert plan.report().short == ()
+
+
+def test_what_can_not_be_spared_is_left_and_lengths_with_it() -> None:
+    texts = [*(f"{c}一二" for c in "甲乙丙丁戊"), "鼉一二", "鼉一二三", *["一二三四"] * 9]
+    seen = 0
+    for seed in range(150):
+        options: dict[str, Any] = {"count": 10, "lengths": {3: 1, 4: 1}}
+        base = set(SentencePlan(texts, seed, **options))
+        if {0, 1, 2, 3, 4} <= base and 6 not in base:
+            seen += 1
+            plan = SentencePlan(texts, seed, floor=1, **options)
+            assert plan.report().short == ()
+            assert Counter(len(texts[row]) for row in plan) == {3: 5, 4: 5}
+    assert seen > 5
 
 
 def test_extreme_floors_end() -> None:

@@ -242,27 +242,19 @@ def _replace(
 
     A pick can be spared while each of its characters has slack: pictures above the floor.
     """
-    rows = rows.copy()
     order = rng.permutation(len(rows))
-    own_class = classes[rows]
-    limits = np.bincount(classes[added], minlength=int(classes.max()) + 1)
     slack = slack.copy()
-    own, left = _spare(rows, order, table, classes, slack, limits, len(added)), added
-    if len(own):
-        # By class; the order among equals is that of chance, and that of the choice.
-        own = own[np.argsort(own_class[own], kind="stable")]
-        added = added[np.argsort(classes[added], kind="stable")]
-        size = np.bincount(own_class[own], minlength=len(limits))
-        rank = np.arange(len(added)) - np.searchsorted(classes[added], classes[added])
-        matched = rank < size[classes[added]]
-        rows[own], left = added[matched], added[~matched]
-    if len(left):
+    limits = np.bincount(classes[added], minlength=int(classes.max()) + 1)
+    places = _spare(rows, order, table, classes, slack, limits, len(added))
+    if len(places) < len(added):
         free = np.ones(len(rows), bool)
-        free[own] = False
-        rest = _spare(rows, order[free[order]], table, classes, slack, None, len(left))
-        if len(rest) < len(left):
-            return None
-        rows[rest] = left
+        free[places] = False
+        rest = _spare(rows, order[free[order]], table, classes, slack, None, len(added) - len(places))
+        places = np.concatenate([places, rest])
+    if len(places) < len(added):
+        return None
+    rows = rows.copy()
+    rows[places] = added
     return rows
 
 

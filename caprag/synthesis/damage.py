@@ -122,8 +122,8 @@ def damage_schema() -> pa.Schema:
 def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
     """Draw a damage.
 
-    More strength makes each part likelier and worse. The ranges were set by eye on television stills, and by the
-    share of characters that RapidOCR gets wrong.
+    More strength makes each part likelier and worse. The ranges were set by eye, and by what RapidOCR gets wrong of
+    white captions with black edges: no characters at "light", a tenth at "medium", a good third at "severe".
 
     Parameters
     ----------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from caprag.errors import FrameError
 from caprag.synthesis.generator import Synthesizer
 from caprag.synthesis.pictures import Picture
 from caprag.synthesis.run import Sentences
@@ -19,11 +21,15 @@ def as_item(picture: Picture) -> dict[str, Any]:
     return {"number": picture.number, "image": Image.fromarray(picture.pixels), "text": picture.label.text}
 
 
+def _warn(error: FrameError) -> None:
+    warnings.warn(str(error), stacklevel=2)
+
+
 class CaptionPictures(IterableDataset[Any]):
     """A stream of pictures of captions, the same that `synthesize` writes.
 
-    A data loader's workers and the processes of a distributed run share the numbers among them; together they give
-    each picture once.
+    A background that can't be decoded is warned of, and another one takes its place. A data loader's workers and the
+    processes of a distributed run share the numbers among them; together they give each picture once.
 
     Parameters
     ----------
@@ -69,6 +75,9 @@ class CaptionPictures(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         """Make this worker's share of the pictures, in the order of their numbers."""
+        if self.synthesizer.backgrounds.on_error is None:
+            # A stream goes on past a background that can't be decoded, in every process alike.
+            self.synthesizer.backgrounds.on_error = _warn
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         first = self.start + self.rank + self.world_size * worker

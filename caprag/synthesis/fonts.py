@@ -48,6 +48,10 @@ _SELDOM = {
 }
 
 
+# Of each face, the characters that were found to have a shape, or need none.
+_SOLID: dict[tuple[Path, int], set[str]] = {}
+
+
 @dataclass(frozen=True)
 class Font:
     """One face of a font file.
@@ -63,11 +67,13 @@ class Font:
 
     def has(self, text: str) -> bool:
         """Say whether every character of a text is in the character map and has a shape."""
-        return self.characters.issuperset(text) and not (self._hollow(text) if text else False)
-
-    def _hollow(self, text: str) -> bool:
-        # Some fonts map a character to an empty glyph.
-        return any(_is_hollow(self.path, self.face, character) for character in set(text) - _BLANK)
+        if not self.characters.issuperset(text):
+            return False
+        solid = _SOLID.setdefault((self.path, self.face), set(_BLANK))
+        if not solid.issuperset(text):
+            # Some fonts map a character to an empty glyph.
+            solid.update(c for c in text if c not in solid and not _is_hollow(self.path, self.face, c))
+        return solid.issuperset(text)
 
     def at(self, size: int) -> ImageFont.FreeTypeFont:
         """Load the face at a size in pixels."""
@@ -82,7 +88,6 @@ def _load(path: Path, face: int, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size, index=face, layout_engine=ImageFont.Layout.BASIC)
 
 
-@functools.lru_cache(maxsize=1 << 17)
 def _is_hollow(path: Path, face: int, character: str) -> bool:
     left, top, right, bottom = _load(path, face, 16).getbbox(character)
     return right <= left or bottom <= top

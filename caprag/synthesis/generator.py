@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from caprag.synthesis.damage import apply_damage, sample_damage
 from caprag.synthesis.drawing import LineMask, draw_line, line_mask
 from caprag.synthesis.fonts import Font, FontSet
 from caprag.synthesis.layout import Fit, Line, place, split_evenly
-from caprag.synthesis.pictures import Box, Kind, Label, Picture, Pixels, TextLine
+from caprag.synthesis.pictures import Box, Kind, Label, Picture, Pixels, TextLine, fields_of
 from caprag.synthesis.recipe import Recipe
 from caprag.synthesis.screen_text import draw_screen_text
 from caprag.synthesis.styles import Style, adapt, pick, sample_style
@@ -143,14 +143,15 @@ class Synthesizer:
             box=_hull([line.box for line in own]),
             lines=lines,
             screen_text=screen_text,
-            background=asdict(background),
-            damage=asdict(damage),
+            background=fields_of(background),
+            damage=fields_of(damage),
         )
         if caption is not None:
             first = next(line for line in caption.lines if line.role == "caption")
             label = replace(
                 label, sentence=caption.sentence, skipped=caption.skipped, fitted=caption.fit.fitted,
-                font=f"{caption.font.path.name}#{caption.font.face}", font_size=first.size, style=asdict(first.style),
+                font=f"{caption.font.path.name}#{caption.font.face}", font_size=first.size,
+                style=fields_of(first.style),
             )  # fmt: skip
         return Picture(number, pixels, label)
 

@@ -6,8 +6,8 @@ Knows nothing of how pictures are drawn or written.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,11 @@ Kind = Literal[
 
 Role = Literal["caption", "second_language", "logo", "sign", "credits", "clock"]
 """What a text on the screen is; only ``"caption"`` is to be read."""
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name, as they are: unlike `dataclasses.asdict`, nothing is copied."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,10 @@ class Label:
 
     def row(self) -> dict[str, object]:
         """Return the label as a row of a manifest; see `manifest_schema`."""
-        return asdict(self)
+        row = fields_of(self)
+        for name in ("lines", "screen_text"):
+            row[name] = [fields_of(line) for line in getattr(self, name)]
+        return row
 
 
 @dataclass(frozen=True, slots=True)
