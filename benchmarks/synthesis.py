@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from material import DATA, require_data, write
 from rapidocr import RapidOCR
-from synthesis_peers import peer_rates
+from synthesis_peers import LARGE, enlarge, peer_rates
 from tqdm import tqdm
 
 import caprag
@@ -45,10 +45,10 @@ def sentences_of(texts: Sequence[str], fonts: FontSet, count: int) -> Sentences:
     return Sentences(texts, fonts, count=count, seed=1)
 
 
-def rate(texts: Sequence[str], fonts: FontSet, count: int, **options: Any) -> dict[str, float]:
+def rate(texts: Sequence[str], fonts: FontSet, count: int, scenes: Path = SCENES, **options: Any) -> dict[str, float]:
     """Make so many pictures, written to a folder by one process, and return pictures a second."""
     with tempfile.TemporaryDirectory() as folder:
-        synthesizer = Synthesizer(Backgrounds([SCENES]), fonts, seed=1, **options)
+        synthesizer = Synthesizer(Backgrounds([scenes]), fonts, seed=1, **options)
         # What is kept after first use (photographs, glyphs) is kept for days in a real run.
         synthesize(sentences_of(texts, fonts, 200), synthesizer, Path(folder, "warm"))
         start = time.perf_counter()
@@ -57,7 +57,7 @@ def rate(texts: Sequence[str], fonts: FontSet, count: int, **options: Any) -> di
     return {"pictures": count, "seconds": seconds, "rate": count / seconds}
 
 
-def rates(texts: Sequence[str], count: int) -> list[dict[str, Any]]:
+def rates(texts: Sequence[str], count: int, cache: Path) -> list[dict[str, Any]]:
     """Time what is asked for most."""
     bold = load_fonts([FONT], sample=texts[:50])
     every = load_fonts(sample=texts[:50])
@@ -65,6 +65,10 @@ def rates(texts: Sequence[str], count: int) -> list[dict[str, Any]]:
     height = round(LINE_HEIGHT * 0.8)
     ways: list[tuple[str, FontSet, int, dict[str, Any]]] = [
         ("frame, outline", bold, count, {"recipe": Recipe(**outline)}),  # type: ignore[arg-type]
+        (
+            f"frame, outline, photographs of {LARGE[0]} x {LARGE[1]}", bold, count,
+            {"recipe": Recipe(**outline), "scenes": enlarge(SCENES, cache / "large")},  # type: ignore[arg-type]
+        ),
         ("frame, default recipe, all fonts", every, count, {}),
         (
             "line", bold, count * 3,
@@ -167,7 +171,7 @@ def main() -> None:
     result: dict[str, Any] = {"corpus": corpus(arguments.lines)}
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
-    result["rates"] = rates(texts, arguments.count)
+    result["rates"] = rates(texts, arguments.count, arguments.cache)
     with tempfile.TemporaryDirectory() as folder:
         text_file = Path(folder, "texts.txt")
         text_file.write_text("\n".join(texts) + "\n", encoding="utf-8")

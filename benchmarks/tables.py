@@ -52,17 +52,63 @@ def subtitles(result: dict[str, Any]) -> str:
     return _table(lines)
 
 
+PEERS = {
+    "frames by Pillow": "plain Pillow, everything anew",
+    "frames by Pillow, large backgrounds": "plain Pillow, everything anew",
+    "trdg": "TextRecognitionDataGenerator",
+    "synthtiger": "SynthTIGER",
+}
+
+
+def synthesis(result: dict[str, Any]) -> str:
+    """Pictures a second on one core, beside those of others."""
+    ours = {row["way"]: row["rate"] for row in result["rates"]}
+    peers = result["peers"]
+    lines = [["what is made", "caprag", "others", "ratio"], ["---"] * 4]
+    large = next(way for way in ours if "photographs" in way)
+    beside = {
+        "frame, outline": ["frames by Pillow"],
+        large: ["frames by Pillow, large backgrounds"],
+        "line": ["trdg", "synthtiger"],
+    }
+    for way, rate in ours.items():
+        rates = {PEERS[name]: peers[name].get("rate") for name in beside.get(way, [])}
+        known = {name: other for name, other in rates.items() if other}
+        lines.append(
+            [
+                way,
+                f"{rate:.0f} a second",
+                "; ".join(f"{name} {other:.0f}" for name, other in known.items()) or "-",
+                "; ".join(f"× {rate / other:.1f}" for other in known.values()) or "-",
+            ]
+        )
+    return _table(lines)
+
+
+def damage(result: dict[str, Any]) -> str:
+    """What RapidOCR gets wrong of damaged lines; time and memory of a corpus."""
+    rows = result["readings"]
+    head = ["damage", *(row["damage"] for row in rows)]
+    return _table([head, ["---"] * len(head), ["CER of RapidOCR", *(_percent(row) for row in rows)]])
+
+
 def _table(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"frames": frames, "subtitles": subtitles}
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "frames": ("frames", frames),
+    "subtitles": ("subtitles", subtitles),
+    "synthesis": ("synthesis", synthesis),
+    "damage": ("synthesis", damage),
+}
+"""Table to the result that it shows and the function that makes it."""
 
 
 def render(readme: str) -> str:
     """Return the README with its tables made anew from the results."""
-    for name, make in TABLES.items():
-        path = RESULTS / f"{name}.json"
+    for name, (source, make) in TABLES.items():
+        path = RESULTS / f"{source}.json"
         table = make(json.loads(path.read_text(encoding="utf-8")))
         mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         readme = mark.sub(lambda m, t=table: f"{m[1]}{t}\n{m[2]}", readme)  # type: ignore[misc]

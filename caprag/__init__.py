@@ -14,13 +14,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from caprag.corpus import prepare_corpus as prepare_corpus
     from caprag.corpus import read_corpus as read_corpus
     from caprag.errors import CapragError as CapragError
     from caprag.errors import CorpusError as CorpusError
+    from caprag.errors import FontError as FontError
     from caprag.errors import FrameError as FrameError
     from caprag.errors import IndexFolderError as IndexFolderError
     from caprag.errors import MissingDependencyError as MissingDependencyError
     from caprag.errors import ModelError as ModelError
+    from caprag.errors import SynthesisError as SynthesisError
     from caprag.evaluation import ErrorCounts as ErrorCounts
     from caprag.evaluation import cer as cer
     from caprag.evaluation import count_errors as count_errors
@@ -33,6 +36,13 @@ if TYPE_CHECKING:
     from caprag.reranking import Reranker as Reranker
     from caprag.retrieval import Index as Index
     from caprag.retrieval import load_embedder as load_embedder
+    from caprag.synthesis.backgrounds import Backgrounds as Backgrounds
+    from caprag.synthesis.dataset import CaptionPictures as CaptionPictures
+    from caprag.synthesis.fonts import load_fonts as load_fonts
+    from caprag.synthesis.generator import Synthesizer as Synthesizer
+    from caprag.synthesis.recipe import Recipe as Recipe
+    from caprag.synthesis.run import Sentences as Sentences
+    from caprag.synthesis.run import synthesize as synthesize
     from caprag.text import convert as convert
     from caprag.text import match_form as match_form
     from caprag.text import normalize as normalize
@@ -48,11 +58,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "Caption": "types",
+    "Backgrounds": "synthesis.backgrounds",
     "CapragError": "errors",
+    "Caption": "types",
+    "CaptionPictures": "synthesis.dataset",
     "CorpusError": "errors",
     "Embedder": "types",
     "ErrorCounts": "evaluation",
+    "FontError": "errors",
     "FrameError": "errors",
     "Hit": "types",
     "Hypothesis": "types",
@@ -62,22 +75,29 @@ _NAMES = {
     "ModelError": "errors",
     "Pipeline": "pipeline",
     "RapidOCRRecognizer": "recognition",
+    "Recipe": "synthesis.recipe",
     "Recognizer": "types",
     "Report": "types",
     "Reranker": "reranking",
     "Segment": "types",
     "Sentence": "types",
+    "Sentences": "synthesis.run",
+    "SynthesisError": "errors",
+    "Synthesizer": "synthesis.generator",
     "VLMRecognizer": "recognition",
     "cer": "evaluation",
     "convert": "text",
     "count_errors": "evaluation",
     "load_embedder": "retrieval",
+    "load_fonts": "synthesis.fonts",
     "load_recognizer": "recognition",
     "match_form": "text",
     "mean_edits": "evaluation",
     "normalize": "text",
     "open_frame": "recognition",
+    "prepare_corpus": "corpus",
     "read_corpus": "corpus",
+    "synthesize": "synthesis.run",
 }
 
 __all__ = sorted([*_NAMES, "__version__"])

@@ -13,10 +13,12 @@ import pytest
 import caprag
 
 NAMES = [
-    "Caption", "CapragError", "CorpusError", "Embedder", "ErrorCounts", "FrameError", "Hit", "Hypothesis", "Index",
-    "IndexFolderError", "MissingDependencyError", "ModelError", "Pipeline", "RapidOCRRecognizer", "Recognizer",
-    "Report", "Reranker", "Segment", "Sentence", "VLMRecognizer", "__version__", "cer", "convert", "count_errors",
-    "load_embedder", "load_recognizer", "match_form", "mean_edits", "normalize", "open_frame", "read_corpus",
+    "Backgrounds", "Caption", "CaptionPictures", "CapragError", "CorpusError", "Embedder", "ErrorCounts", "FontError",
+    "FrameError", "Hit", "Hypothesis", "Index", "IndexFolderError", "MissingDependencyError", "ModelError", "Pipeline",
+    "RapidOCRRecognizer", "Recipe", "Recognizer", "Report", "Reranker", "Segment", "Sentence", "Sentences",
+    "SynthesisError", "Synthesizer", "VLMRecognizer", "__version__", "cer", "convert", "count_errors",
+    "load_embedder", "load_fonts", "load_recognizer", "match_form", "mean_edits", "normalize", "open_frame",
+    "prepare_corpus", "read_corpus", "synthesize",
 ]  # fmt: skip
 HEAVY = (
     "torch", "faiss", "transformers", "sentence_transformers", "PIL", "pyarrow", "rapidocr", "onnxruntime", "cv2",

@@ -109,7 +109,7 @@ def synth(
     texts = [s.text for s in read_corpus(text, column=column, encoding=encoding, on_error=complaints)]
     measured = None
     if lengths is not None:
-        measured = measure_lengths([s.text for s in read_corpus([lengths], encoding=encoding, on_error=complaints)])
+        measured = measure_lengths(_captions(lengths, encoding, complaints))
     found = load_fonts(fonts or (), sample=texts[:: max(1, len(texts) // 200)], on_error=complaints)
     scenes = Backgrounds(backgrounds or (), on_error=complaints)
     try:
@@ -147,6 +147,20 @@ def synth(
             refuse(str(error))
         say(str(report))
     finish(complaints.count, "items")
+
+
+def _captions(path: Path, encoding: str | None, complaints: Complaints) -> list[str]:
+    """Read all captions of a file, those that come again too."""
+    from caprag.corpus import list_files, read_rows
+
+    captions = []
+    for file in list_files([path]):
+        for _, item in read_rows(file, encoding=encoding):
+            if isinstance(item, str):
+                captions.append(item)
+            else:
+                complaints(item)
+    return captions
 
 
 def _size(given: str) -> tuple[int, int]:

@@ -1,18 +1,21 @@
-"""Work in several processes whose results come in the order of the work."""
+"""Work in several processes whose results come in the order of the work.
+
+Each process has a pipe of its own and gets every n-th item, so that nothing is shared that an interrupt or a killed
+process could leave locked.
+"""
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
 import os
+import queue
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from caprag.errors import CapragError
@@ -20,7 +23,7 @@ from caprag.errors import CapragError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Waiting items for each process: enough that none is idle, few enough to hold in memory.
+# Items that each process has before it: enough that none is idle, few enough to hold in memory.
 _AHEAD = 2
 
 
@@ -45,35 +48,82 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
     ------
     CapragError
         Where a process ended before its work was done.
+    Exception
+        What the function raises.
     """
-    waiting_items = iter(items)
-    first = list(itertools.islice(waiting_items, 2))
+    rest = iter(items)
+    first = list(itertools.islice(rest, 2))
     if workers == 1 or len(first) < 2:
-        yield from map(function, itertools.chain(first, waiting_items))
+        yield from map(function, itertools.chain(first, rest))
         return
-    # Not fork: the libraries of the calling process may have threads.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
-    pending: deque[Future[Result]] = deque()
+    pool = _Pool(function)
     try:
-        for item in itertools.chain(first, waiting_items):
-            with _interrupts_held():
-                pending.append(pool.submit(function, item))
-            if len(pending) > workers * _AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool as error:
-        raise CapragError(
-            "a worker process ended before its work was done: it was killed, or ran out of memory, or the program that "
-            'called has no `if __name__ == "__main__":` around its start; try one worker (workers=1, --workers 1)'
-        ) from error
+        sent = received = 0
+        for item in itertools.chain(first, rest):
+            if sent - received == workers * _AHEAD:
+                yield pool.receive(received % workers)
+                received += 1
+            if sent < workers:
+                pool.start()
+            pool.send(sent % workers, item)
+            sent += 1
+        while received < sent:
+            yield pool.receive(received % workers)
+            received += 1
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.end()
+
+
+class _Pool:
+    def __init__(self, function: Callable[..., object]) -> None:
+        # Not fork: the libraries of the calling process may have threads.
+        self._context = multiprocessing.get_context("spawn")
+        self._function = function
+        self._workers: list[tuple[BaseProcess, Connection]] = []
+
+    def start(self) -> None:
+        here, there = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(self._function, there), daemon=True)
+        with _interrupts_held():
+            process.start()
+            self._workers.append((process, here))
+        there.close()
+
+    def send(self, number: int, item: object) -> None:
+        with self._told_of_end():
+            self._workers[number][1].send(item)
+
+    def receive(self, number: int) -> Result:  # type: ignore[type-var]
+        with self._told_of_end():
+            done, result = self._workers[number][1].recv()
+        if not done:
+            raise result
+        return result  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _told_of_end(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            raise CapragError(
+                "a worker process ended before its work was done: it was killed, or ran out of memory, or the program "
+                'that called has no `if __name__ == "__main__":` around its start; '
+                "try one worker (workers=1, --workers 1)"
+            ) from error
+
+    def end(self) -> None:
+        with _interrupts_held():
+            for process, pipe in self._workers:
+                process.kill()
+                pipe.close()
+            for process, _ in self._workers:
+                process.join()
+                process.close()
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Keep interrupts from processes that are started here: the one that starts them is told, and ends the rest."""
+    """Let no interrupt come between, nor to the processes that are started here: who starts them will end them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -81,12 +131,22 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _work(function: Callable[[Item], object], pipe: Connection) -> None:
+    items: queue.SimpleQueue[Item] = queue.SimpleQueue()
 
+    def receive() -> None:
+        # All the time, so that neither side waits for the other to read; and the end of the pipe is the parent's.
+        try:
+            while True:
+                items.put(pipe.recv())
+        except (EOFError, OSError):
+            os._exit(1)
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    threading.Thread(target=receive, daemon=True).start()
+    while True:
+        item = items.get()
+        try:
+            answer: tuple[bool, object] = (True, function(item))
+        except Exception as error:  # it is raised in the parent
+            answer = (False, error)
+        pipe.send(answer)

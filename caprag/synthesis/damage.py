@@ -165,7 +165,7 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
         parts["brightness"] = between(1.0 - 0.75 * s, 1.0 - 0.3 * s)
     scale = 1.0
     if happens(0.2, 0.95):
-        scale = parts["scale"] = 1.0 / between(1.0 + 0.9 * s, 1.0 + 3.5 * s)
+        scale = parts["scale"] = 1.0 / between(1.0 + 1.1 * s, 1.0 + 4.0 * s)
         parts["shrink"] = one_of(Interpolation, (0.05 * s, 0.25, 0.2, 0.55 - 0.05 * s))
         parts["enlarge"] = one_of(Interpolation, (0.1 * s, 0.45, 0.55 - 0.1 * s, 0.0))
     if happens(0.1, 0.6):

@@ -111,7 +111,7 @@ class SynthesisReport:
 
     `pictures` is how many the folder holds, `made` how many of them in this run; `left_out` the sentences that no font
     could draw, `skipped` those that did not fit a frame, `fitted` and `kinds` how many pictures were wrapped or shrunk
-    and of each kind.
+    and of each kind; `characters` in how many pictures each character was drawn, the rarest first.
     """
 
     manifest: Path
@@ -121,6 +121,7 @@ class SynthesisReport:
     skipped: int
     fitted: Mapping[str, int]
     kinds: Mapping[str, int]
+    characters: Mapping[str, int]
 
     def __str__(self) -> str:
         """Return a few lines to read."""
@@ -128,7 +129,8 @@ class SynthesisReport:
         return (
             f"{self.manifest.parent}: {self.pictures} pictures, {self.made} of them made now ({kinds}); "
             f"{self.fitted.get('wrapped', 0)} wrapped, {self.fitted.get('shrunk', 0)} shrunk, "
-            f"{self.skipped} sentences passed over because they did not fit"
+            f"{self.skipped} sentences passed over because they did not fit; "
+            f"{len(self.characters)} characters, each in {min(self.characters.values(), default=0)} pictures or more"
         )
 
 
@@ -314,13 +316,18 @@ def _settings(sentences: Sentences, synthesizer: Synthesizer) -> dict[str, JSON]
 def _report(manifest: Path, sentences: Sentences, made: int) -> SynthesisReport:
     import pyarrow.parquet as pq
 
-    fitted, kinds, skipped, pictures = Counter[str](), Counter[str](), 0, 0
+    fitted, kinds, characters = Counter[str](), Counter[str](), Counter[str]()
+    skipped = pictures = 0
     with pq.ParquetFile(manifest) as table:
-        for batch in table.iter_batches(columns=["fitted", "kind", "skipped"]):
+        for batch in table.iter_batches(columns=["text", "fitted", "kind", "skipped"]):
             pictures += batch.num_rows
+            for text in batch.column("text").to_pylist():
+                characters.update(set("".join(text.split())))
             fitted.update(batch.column("fitted").to_pylist())
             kinds.update(batch.column("kind").to_pylist())
             skipped += pc.sum(batch.column("skipped")).as_py() or 0
+    rarest = sorted(characters.items(), key=lambda item: (item[1], item[0]))
     return SynthesisReport(
-        manifest, pictures, made, sentences.left_out, skipped, dict(sorted(fitted.items())), dict(sorted(kinds.items()))
-    )
+        manifest, pictures, made, sentences.left_out, skipped, dict(sorted(fitted.items())),
+        dict(sorted(kinds.items())), dict(rarest),
+    )  # fmt: skip
