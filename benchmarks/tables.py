@@ -86,7 +86,7 @@ def synthesis(result: dict[str, Any]) -> str:
 
 
 def damage(result: dict[str, Any]) -> str:
-    """What RapidOCR gets wrong of damaged lines; time and memory of a corpus."""
+    """Show what RapidOCR gets wrong of damaged lines."""
     rows = result["readings"]
     head = ["damage", *(row["damage"] for row in rows)]
     return _table([head, ["---"] * len(head), ["CER of RapidOCR", *(_percent(row) for row in rows)]])

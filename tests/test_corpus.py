@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from caprag.corpus import SUFFIXES, list_files, read_corpus, read_rows
+from caprag.corpus import SUFFIXES, decode_lines, files, list_files, read_corpus, read_rows
 from caprag.errors import CorpusError
 from caprag.text import normalize
 from caprag.types import Sentence
@@ -443,3 +443,47 @@ def test_real_subtitles_give_every_caption(data: Path) -> None:
         sentences = list(read_corpus(path))
         assert len({s.text for s in sentences}) == len(sentences) <= captions
         assert not any("-->" in s.text or re.search(r"\n\d+$", s.text) for s in sentences)
+
+
+# --- large files, a part at a time ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "big5", "gb18030"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_lines_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, ends: str) -> None:
+    monkeypatch.setattr(files, "_BLOCK", 7)
+    lines = ["", "好", "妳在開玩笑嗎", "", "OK", "好" * 50]
+    path = tmp_path / "a.txt"
+    path.write_bytes(ends.join([*lines, ""]).encode(encoding))
+    sizes: list[int] = []
+    found = list(decode_lines(path, None if encoding == "utf-8-sig" else encoding, on_bytes=sizes.append))
+    assert found == list(enumerate(lines, 1))
+    assert sum(sizes) == path.stat().st_size
+
+
+def test_utf_16_is_read_up_to_what_is_wrong(tmp_path: Path) -> None:
+    content = "\ufeff一\n二\n".encode("utf-16-le") + b"\x00\xdc" + "三\n".encode("utf-16-le")
+    found, errors = read(tmp_path / "a.txt", content)
+    assert found == [(1, "一"), (2, "二")]
+    assert len(errors) == 1
+    assert "line 3: byte 0x00 at column 1 is not utf-16-le" in errors[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_line_longer_than_any_is_refused_and_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr(files, "LONGEST_LINE", 100)
+    monkeypatch.setattr(files, "_BLOCK", 30)
+    found, errors = read(tmp_path / "a.txt", f"一\n{'好' * 500}\n三\n".encode(encoding))
+    assert found == [(1, "一"), (3, "三")]
+    assert len(errors) == 1
+    assert "a.txt, line 2: is longer than" in errors[0]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".jsonl", ".parquet", ".srt"])
+def test_bytes_read_add_up_to_the_file(tmp_path: Path, suffix: str) -> None:
+    path = write_kind(tmp_path / f"a{suffix}", [f"第{i}句" for i in range(90)])
+    sizes: list[int] = []
+    assert len(list(read_rows(path, on_bytes=sizes.append))) == 90
+    assert sum(sizes) == path.stat().st_size

@@ -186,7 +186,9 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
     report = prepare_corpus([tmp_path, tmp_path / "沒有.txt"], tmp_path / "out.txt", on_error=errors.append)
     assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "我們一起去公園玩吧\n"
     assert (report.files, report.failed, report.kept) == (3, 3, 1)
-    assert [word in str(error) for word, error in zip(["沒有.txt", "1.parquet", "2.txt, line 1"], errors, strict=True)]
+    assert all(
+        word in str(error) for word, error in zip(["沒有.txt", "1.parquet", "2.txt, line 1"], errors, strict=True)
+    )
     with pytest.raises(CorpusError, match="is not read as parquet"):
         prepare_corpus(tmp_path, tmp_path / "out2.txt")
     assert not (tmp_path / "out2.txt").exists()

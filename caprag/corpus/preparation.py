@@ -24,9 +24,9 @@ from caprag.corpus.output import check_output, write_sentences, writing
 from caprag.corpus.reading import Columns, read_rows
 from caprag.corpus.spool import Spool
 from caprag.corpus.statistics import CorpusStatistics, StatisticsCounter
-from caprag.corpus.workers import available_cpus, map_in_order
 from caprag.errors import CorpusError
 from caprag.types import Sentence
+from caprag.workers import available_cpus, map_in_order
 
 if TYPE_CHECKING:
     from tqdm import tqdm

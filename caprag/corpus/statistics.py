@@ -203,12 +203,14 @@ def draw_statistics(statistics: CorpusStatistics, path: str | PathLike[str]) -> 
     CapragError, OSError
         Where the picture can't be written.
     """
-    figures = require("matplotlib.figure", "plot")
+    require("matplotlib", "plot")
+    from matplotlib.figure import Figure
+
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise CapragError(f"{path}: has the suffix {path.suffix!r}; draw to .png")
     # A figure without pyplot: nothing global, no display.
-    figure = figures.Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.bar(list(statistics.lengths), list(statistics.lengths.values()), width=0.9)
     left.set(title=f"{statistics.lines} lines, mean length {statistics.mean:.2f}", xlabel="characters", ylabel="lines")

@@ -6,16 +6,11 @@ out does not depend on how many workers there are.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +26,9 @@ from caprag.synthesis.output import JSON, DatasetWriter
 from caprag.synthesis.pictures import manifest_schema
 from caprag.synthesis.sampling import Mode, SentencePlan
 from caprag.synthesis.styles import style_schema
+from caprag.workers import map_in_order
 
 _PICTURES_AT_A_TIME = 16
-_CHUNKS_AHEAD = 4
 _NEIGHBOURS = 4
 _EXAMPLES = 5
 
@@ -219,74 +214,33 @@ Task = tuple[range, list[list[tuple[int, str]]]]
 
 
 def _make(synthesizer: Synthesizer, task: Task) -> _Made:
+    if multiprocessing.parent_process() is not None:
+        import cv2
+
+        # With a process for each core, threads would only be in each other's way.
+        cv2.setNumThreads(1)
     complaints: list[str] = []
+    before = synthesizer.backgrounds.on_error
     synthesizer.backgrounds.on_error = lambda error: complaints.append(str(error))
-    pictures = []
-    for number, texts in zip(*task, strict=True):
-        picture = synthesizer.make(number, texts)
-        pictures.append((number, synthesizer.encode(picture), picture.label.row()))
+    try:
+        pictures = []
+        for number, texts in zip(*task, strict=True):
+            picture = synthesizer.make(number, texts)
+            pictures.append((number, synthesizer.encode(picture), picture.label.row()))
+    finally:
+        synthesizer.backgrounds.on_error = before
     return _Made(pictures, complaints)
 
 
 def _made(sentences: Sentences, synthesizer: Synthesizer, numbers: range, workers: int) -> Iterator[_Made]:
-    """Make pictures in order, some ahead of what was asked for."""
+    """Make pictures in order, some ahead of what was asked for where there are several workers."""
 
     def tasks() -> Iterator[Task]:
         for start in range(0, len(numbers), _PICTURES_AT_A_TIME):
             part = numbers[start : start + _PICTURES_AT_A_TIME]
             yield part, [sentences.for_picture(number) for number in part]
 
-    if workers == 1:
-        for task in tasks():
-            yield _make(synthesizer, task)
-        return
-    # Not forked: threads of the libraries that are loaded here would be missing there.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker, (synthesizer,))
-    waiting: deque[Future[_Made]] = deque()
-    try:
-        for task in tasks():
-            waiting.append(pool.submit(_make_in_worker, task))
-            if len(waiting) >= workers * _CHUNKS_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise SynthesisError(
-            "a worker process died, perhaps for want of memory; run again with fewer workers to go on"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_synthesizer: Synthesizer | None = None
-
-
-def _begin_worker(synthesizer: Synthesizer) -> None:
-    global _synthesizer
-    _synthesizer = synthesizer
-    # Ctrl-C is the parent's affair, and without a parent there is nothing to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _use_one_thread()
-
-
-def _use_one_thread() -> None:
-    import cv2
-
-    # There is a process for each core already.
-    cv2.setNumThreads(1)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-
-def _make_in_worker(task: Task) -> _Made:
-    assert _synthesizer is not None
-    return _make(_synthesizer, task)
+    return map_in_order(functools.partial(_make, synthesizer), tasks(), workers)
 
 
 def _settings(sentences: Sentences, synthesizer: Synthesizer) -> dict[str, JSON]:

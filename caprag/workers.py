@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
@@ -76,6 +77,8 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
 
 class _Pool:
     def __init__(self, function: Callable[..., object]) -> None:
+        # It would let interrupts in again if it were begun with the first process.
+        resource_tracker.ensure_running()
         # Not fork: the libraries of the calling process may have threads.
         self._context = multiprocessing.get_context("spawn")
         self._function = function
@@ -132,6 +135,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _work(function: Callable[[Item], object], pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     items: queue.SimpleQueue[Item] = queue.SimpleQueue()
 
     def receive() -> None:
