@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from caprag.errors import SynthesisError
 from caprag.synthesis.fonts import Font, load_fonts
-from caprag.synthesis.layout import break_places, fit, overlap, place, split_evenly
+from caprag.synthesis.layout import fit, overlap, place, split_evenly
 from caprag.synthesis.pictures import Kind
 from caprag.synthesis.recipe import KINDS, Recipe
 from caprag.synthesis.styles import Style
@@ -36,8 +36,6 @@ def test_wrapping_loses_nothing_but_white_space(text: str, parts: int) -> None:
     if lines is not None:
         assert "".join("".join(lines).split()) == "".join(text.split())
         assert len(lines) == parts
-    for at in break_places(text):
-        assert not (text[at - 1].isascii() and text[at].isascii() and " " not in text[at - 1 : at + 1])
 
 
 def test_lines_break_at_inviting_places() -> None:

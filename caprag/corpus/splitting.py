@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import bisect
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Literal, get_args
+
+from caprag.line_breaks import WORD, may_break
 
 ConnectiveSide = Literal["after", "before"]
 """On which side of a connective a clause is cut."""
@@ -23,20 +24,6 @@ ConnectiveSide = Literal["after", "before"]
 DROPPED_AT_ENDS = " \t\u3000,，、､;；:：。｡"
 """What a caption does not show at its ends; other marks (?!…~) stay."""
 
-_CLOSING = frozenset(
-    "。｡！？!?…⋯；;，,、､：:.．)）]］}｝」』】》〉〕〗”’\"'%％‰°℃～~—─-–·‧ー々ゝゞヽヾっゃゅょッャュョ♪♥"
-)
-"""No piece begins with one of these."""
-
-_OPENING = frozenset("(（[［{｛「『【《〈〔〖“‘#＃$＄¥￥€£@＠")
-"""No piece ends with one of these."""
-
-# Letters of Latin, Greek and Cyrillic, and digits.
-_WORD = (
-    "0-9A-Za-z０-９Ａ-Ｚａ-ｚ\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
-    "\u0370-\u03ff\u0400-\u052f\u1e00-\u1fff"
-)
-_IN_WORD = re.compile(f"[{_WORD}]")
 _LINE = re.compile(r"[\n\r]+")
 _SPACES = re.compile(r"\s+")
 _ALL_ENDS = re.compile(r"[。｡！？!?…⋯；;]|\.\.")
@@ -44,7 +31,7 @@ _ALL_ENDS = re.compile(r"[。｡！？!?…⋯；;]|\.\.")
 # A run of ends, with the brackets and quotes that it closes. Within a Latin word (an address) there is no end.
 _CLOSED = '[)）\\]］」』】》〉”’"]*'
 _SENTENCE_END = re.compile(
-    rf"[。｡！？…⋯；.!?;](?:(?<=[。｡！？…⋯；])|(?<=\.)\.+|(?<=[!?;])(?:(?<![{_WORD}].)|(?![{_WORD}])))"
+    rf"[。｡！？…⋯；.!?;](?:(?<=[。｡！？…⋯；])|(?<=\.)\.+|(?<=[!?;])(?:(?<![{WORD}].)|(?![{WORD}])))"
     rf"(?:[。｡！？!?…⋯；;~～]|\.{{2,}})*{_CLOSED}"
 )
 # Not 1,000, 12:30 or https://. A space between two East Asian characters stands for a comma.
@@ -172,7 +159,7 @@ def _at_connectives(clause: str, max_chars: int, min_chars: int, side: Connectiv
     """Yield parts: each the longest that a connective ends and that fits, or the shortest that one ends."""
     ends = (match.end() if side == "after" else match.start() for match in _CONNECTIVE.finditer(clause))
     # Closing marks stay with the connective here too.
-    places = [place for place in ends if place and len(clause) - place >= min_chars and _may_cut(clause, place)]
+    places = [place for place in ends if place and len(clause) - place >= min_chars and may_break(clause, place)]
     start = 0
     while len(clause) - start > max_chars:
         first = bisect.bisect_left(places, start + min_chars)
@@ -190,30 +177,11 @@ def _hard_cut(text: str, max_chars: int, min_chars: int) -> Iterator[str]:
         # Nothing is left over that would be too short for a caption.
         rest = len(text) - start - max_chars
         target = start + max_chars - max(0, min_chars - rest)
-        place = next((p for p in range(target, start, -1) if _may_cut(text, p)), 0)
+        place = next((p for p in range(target, start, -1) if may_break(text, p)), 0)
         if not place:
-            place = next((p for p in range(target + 1, len(text)) if _may_cut(text, p)), len(text))
+            place = next((p for p in range(target + 1, len(text)) if may_break(text, p)), len(text))
         yield _trim(text[start:place])
         start = place
         while start < len(text) and text[start].isspace():
             start += 1
     yield _trim(text[start:])
-
-
-def _may_cut(text: str, place: int) -> bool:
-    """Say whether a piece may end before the character at a place, 0 < place < len(text)."""
-    before, after = text[place - 1], text[place]
-    if after.isspace() or before.isspace():
-        return True
-    if after in _CLOSING or before in _OPENING or unicodedata.category(after)[0] == "M":
-        return False
-    if not _IN_WORD.match(after):
-        return True
-    if _IN_WORD.match(before):
-        return False
-    # 3.14, 1,000, 12:30, don't, e-mail: a mark between letters or digits joins them.
-    if place < 2 or not _IN_WORD.match(text[place - 2]):
-        return True
-    if before in ",:":
-        return not (after.isdigit() and text[place - 2].isdigit())
-    return before not in ".'’-–_/@&+~"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from caprag.line_breaks import CLOSING, may_break
 from caprag.synthesis.fonts import Font
 from caprag.synthesis.pictures import Box, Kind, Role
 from caprag.synthesis.recipe import Overflow
@@ -24,8 +25,6 @@ _LINE_PITCH = 1.25
 _SHRINK = 0.6
 _LINES_AT_MOST = 2
 _LINES_OF_MEME = 4
-_CLOSING = frozenset("，。、！？；：,.!?;:)]}」』》〉】〕…～—")
-_OPENING = frozenset("([{「『《〈【〔")
 Alignment = Literal["middle", "left", "right"]
 
 
@@ -60,27 +59,6 @@ def text_length(font: Font, size: int, text: str, style: Style, *, vertical: boo
     return font.at(size).getlength(text) + len(text) * style.tracking * size + 2 * style.outline_width
 
 
-def break_places(text: str) -> list[int]:
-    """Return where a line may end: not within a Latin word or a number, nor before closing punctuation.
-
-    Examples
-    --------
-    >>> break_places("用iPad看，好")
-    [1, 5, 7]
-    """
-    return [
-        i
-        for i in range(1, len(text))
-        if not (_is_narrow(text[i - 1]) and _is_narrow(text[i]))
-        and text[i] not in _CLOSING
-        and text[i - 1] not in _OPENING
-    ]
-
-
-def _is_narrow(character: str) -> bool:
-    return character.isascii() and not character.isspace()
-
-
 def split_evenly(text: str, parts: int) -> tuple[str, ...] | None:
     """Cut a text into lines of about one length, rather after punctuation and at spaces than within words.
 
@@ -92,12 +70,12 @@ def split_evenly(text: str, parts: int) -> tuple[str, ...] | None:
     lines, rest = [], text
     for left in range(parts, 1, -1):
         wanted = len(rest) / left
-        places = break_places(rest)
+        places = [i for i in range(1, len(rest)) if may_break(rest, i)]
         if not places:
             return None
 
         def cost(i: int, rest: str = rest, wanted: float = wanted) -> float:
-            inviting = rest[i - 1] in _CLOSING or rest[i].isspace() or rest[i - 1].isspace()
+            inviting = rest[i - 1] in CLOSING or rest[i].isspace() or rest[i - 1].isspace()
             return abs(i - wanted) - (2.5 if inviting else 0)
 
         place = min(places, key=cost)
