@@ -18,7 +18,6 @@ from PIL import Image
 
 import caprag
 from caprag.synthesis.backgrounds import Backgrounds
-from caprag.synthesis.damage import STRENGTHS
 from caprag.synthesis.fonts import Region, load_fonts
 from caprag.synthesis.generator import Synthesizer
 from caprag.synthesis.recipe import Recipe
@@ -26,6 +25,15 @@ from caprag.synthesis.styles import Look
 
 BAND = 0.2
 """Share of the frame's height that a band shows, from the foot."""
+
+DAMAGE = 0.1
+"""Strength of the damage: these programmes were well sent."""
+
+# Measured on the frames: mean brightness by distance from the white ink, width of strokes, pitch of characters.
+ANIMATION = {"outline_width": 6.25, "outline_blur": 1.2, "outline_opacity": 1.0, "softness": 0.8, "tracking": 0.08,
+             "shadow_opacity": 0.45, "shadow_x": 1.0, "shadow_y": 1.0, "shadow_blur": 2.4}  # fmt: skip
+DRAMA = {"outline_width": 2.0, "outline_blur": 0.6, "outline_opacity": 1.0, "softness": 0.8, "tracking": 0.13,
+         "opacity": 1.0}  # fmt: skip
 
 WIDTH, COLUMNS, GAP = 800, 2, 6
 
@@ -42,19 +50,19 @@ def made(count: int, seed: int, scenes: Path) -> list[Image.Image]:
     frames = []
     look: Look
     region: Region
-    for look, text, names, region, size, edge in (
-        ("soft", "zh-TW/setences.txt", "NotoSansCJK-Medium.ttc NotoSansCJK-Bold.ttc", "TC", (36, 40), (0.94, 0.95)),
-        ("faint", "zh-CN/cn.txt", "NotoSansCJK-Light.ttc NotoSansCJK-DemiLight.ttc", "SC", (40, 43), (0.93, 0.94)),
+    for look, text, name, region, size, edge, house in (
+        ("soft", "zh-TW/setences.txt", "NotoSansCJK-Bold.ttc", "TC", (38, 38), (0.944, 0.944), ANIMATION),
+        ("faint", "zh-CN/cn.txt", "NotoSansCJK-DemiLight.ttc", "SC", (42, 42), (0.936, 0.936), DRAMA),
     ):
         sentences = [s.text for s in caprag.read_corpus(DATA / "text" / text) if 3 <= len(s.text) <= 14]
-        paths = [path for path in sorted(Path("/usr/share/fonts").rglob("*.ttc")) if path.name in names]
+        paths = sorted(Path("/usr/share/fonts").rglob(name))
         recipe = Recipe(
             kinds={"line": 1.0}, looks={look: 1.0}, type_size=size, lower_edge=edge, italic=0.0, coloured=0.0,
-            screen_text={},
+            screen_text={}, house=house, wide_marks=0.0,
         )  # fmt: skip
         synthesizer = Synthesizer(
             Backgrounds([scenes]), load_fonts(paths, region=region, sample=sentences[:50]),
-            damage=STRENGTHS["light"], seed=seed, recipe=recipe,
+            damage=DAMAGE, seed=seed, recipe=recipe,
         )  # fmt: skip
         rng = np.random.default_rng(seed)
         share = count * 3 // 5 if look == "soft" else count - count * 3 // 5

@@ -40,19 +40,14 @@ SCENES = DATA / "backgrounds"
 LINE_HEIGHT = 64
 
 
-def sentences_of(texts: Sequence[str], fonts: FontSet, count: int) -> Sentences:
-    """Plan so many pictures."""
-    return Sentences(texts, fonts, count=count, seed=1)
-
-
 def rate(texts: Sequence[str], fonts: FontSet, count: int, scenes: Path = SCENES, **options: Any) -> dict[str, float]:
     """Make so many pictures, written to a folder by one process, and return pictures a second."""
     with tempfile.TemporaryDirectory() as folder:
         synthesizer = Synthesizer(Backgrounds([scenes]), fonts, seed=1, **options)
         # What is kept after first use (photographs, glyphs) is kept for days in a real run.
-        synthesize(sentences_of(texts, fonts, 200), synthesizer, Path(folder, "warm"))
+        synthesize(Sentences(texts, synthesizer, count=200), synthesizer, Path(folder, "warm"))
         start = time.perf_counter()
-        synthesize(sentences_of(texts, fonts, count), synthesizer, Path(folder, "out"))
+        synthesize(Sentences(texts, synthesizer, count=count), synthesizer, Path(folder, "out"))
         seconds = time.perf_counter() - start
     return {"pictures": count, "seconds": seconds, "rate": count / seconds}
 
@@ -89,7 +84,7 @@ def readings(texts: Sequence[str], count: int) -> list[dict[str, Any]]:
     rows = []
     for name, strength in STRENGTHS.items():
         synthesizer = Synthesizer(Backgrounds([SCENES]), fonts, seed=2, recipe=recipe, damage=strength)
-        plan = sentences_of(texts, fonts, count)
+        plan = Sentences(texts, synthesizer, count=count)
         read, truth = [], []
         for number in tqdm(range(count), desc=f"read, {name}"):
             picture = synthesizer.make(number, plan.for_picture(number))

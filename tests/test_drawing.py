@@ -157,3 +157,13 @@ def test_the_adaptive_outline_grows_with_the_brightness(brightness: float, width
     assert adapt(style, 60, brightness).outline_width == width
     other = replace(style, look="plain")
     assert adapt(other, 60, brightness) is other
+
+
+def test_a_house_style_stands_whatever_is_drawn() -> None:
+    rng = np.random.default_rng(0)
+    house = {"outline_width": 6.0, "outline_blur": 1.2, "colour": (250, 250, 200), "slant": 0.0}
+    styles = [sample_style(rng, 40, house=house) for _ in range(50)]
+    assert {(s.outline_width, round(s.outline_blur, 6), s.colour, s.slant) for s in styles} == {
+        (4.0, 0.8, (250, 250, 200), 0.0)
+    }
+    assert len({style.softness for style in styles}) == 50

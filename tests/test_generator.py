@@ -20,6 +20,7 @@ from caprag.synthesis.pictures import Picture, manifest_schema
 from caprag.synthesis.recipe import KINDS, Recipe
 from caprag.synthesis.screen_text import draw_screen_text
 from caprag.synthesis.styles import style_schema
+from caprag.text import normalize
 
 TEXTS = ["你好嗎", "我很好，謝謝", "今天晚上一起去看海邊的日出", "OK 3點見", "走吧", "他說\n不必了"]
 SENTENCES = list(enumerate(TEXTS))
@@ -56,7 +57,7 @@ def test_labels_say_where_the_ink_is(fonts: FontSet, kind: str, crop: str) -> No
     recipe = only(kind, crop=crop, screen_text={}, looks={"outline": 1.0}, italic=0.3)
     synthesizer = Synthesizer(Backgrounds(), fonts, recipe=recipe, sizes=[(640, 360)])
     for number in range(6):
-        picture = synthesizer.make(number, SENTENCES)
+        picture = synthesizer.make(number, SENTENCES if kind != "empty" else [])
         label = picture.label
         assert picture.pixels.shape == (label.height, label.width, 3)
         assert (label.width, label.height) == (640, 360) or crop != "frame"
@@ -72,7 +73,7 @@ def test_labels_say_where_the_ink_is(fonts: FontSet, kind: str, crop: str) -> No
             inside = picture.pixels[top:bottom, left:right].astype(int)
             assert inside.max() - inside.min() > 60
         captions = [line for line in label.lines if line.role == "caption"]
-        assert label.text == "\n".join(" ".join(line.text.split()) for line in captions)
+        assert label.text == "\n".join(normalize(line.text) for line in captions)
         own = [line.box for line in captions]
         assert label.box == (
             min(b[0] for b in own), min(b[1] for b in own), max(b[2] for b in own), max(b[3] for b in own),
@@ -123,11 +124,24 @@ def test_a_sentence_that_does_not_fit_makes_way_and_is_counted(fonts: FontSet) -
 
 
 def test_kinds_and_sizes_follow_their_weights(fonts: FontSet) -> None:
-    recipe = Recipe(kinds={"line": 3.0, "empty": 1.0}, screen_text={}, crop="line")
-    synthesizer = Synthesizer(Backgrounds(), fonts, recipe=recipe, sizes=[(320, 180), (160, 90)])
+    recipe = Recipe(kinds={"line": 3.0, "top": 1.0, "empty": 5.0}, screen_text={})
+    synthesizer = Synthesizer(Backgrounds(), fonts, recipe=recipe, sizes=[(80, 45), (160, 90)])
     labels = [synthesizer.make(i, SENTENCES).label for i in range(400)]
-    empty = sum(label.kind == "empty" for label in labels)
-    assert abs(empty - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5
+    assert {label.kind for label in labels} == {"line", "top"}
+    for share, count in ((0.25, sum(label.kind == "top" for label in labels)),
+                         (0.5, sum(label.width == 80 for label in labels))):  # fmt: skip
+        assert abs(count - 400 * share) < 4 * (400 * share * (1 - share)) ** 0.5
+
+
+def test_marks_are_drawn_wide_or_narrow_and_labelled_narrow(fonts: FontSet) -> None:
+    text = "我很好,謝謝"
+    for share, drawn in ((1.0, "我很好，謝謝"), (0.0, text)):
+        synthesizer = Synthesizer(Backgrounds(), fonts, recipe=only("line", wide_marks=share))
+        label = synthesizer.make(0, [(0, text)]).label
+        assert (label.lines[0].text, label.text) == (drawn, text)
+    # No font has this one wide.
+    synthesizer = Synthesizer(Backgrounds(), fonts, recipe=only("line", wide_marks=1.0))
+    assert synthesizer.make(0, [(0, "走吧;走吧")]).label.lines[0].text == "走吧;走吧"
 
 
 def test_a_memes_panel_holds_its_text(fonts: FontSet) -> None:

@@ -143,7 +143,10 @@ def test_type_grows_with_the_frame() -> None:
 
 
 def test_a_recipe_goes_through_json(tmp_path: Path) -> None:
-    recipe = Recipe(kinds={"line": 2.0, "empty": 1.0}, type_size=(36, 44), crop="band", second_language=("Hello",))
+    recipe = Recipe(
+        kinds={"line": 2.0, "empty": 1.0}, type_size=(36, 44), crop="band", second_language=("Hello",),
+        house={"outline_width": 6.0, "colour": (250, 250, 200)},
+    )  # fmt: skip
     path = tmp_path / "配方.json"
     path.write_text(json.dumps(recipe.as_dict(), ensure_ascii=False), encoding="utf-8")
     assert Recipe.read(path) == recipe
@@ -163,6 +166,9 @@ def test_a_recipe_goes_through_json(tmp_path: Path) -> None:
         ('{"looks": {"box": "x"}}', "box is 'x'"),
         ('{"italic": 2}', "italic is 2"),
         ('{"lower_edge": [0.9]}', "lower_edge"),
+        ('{"house": {"weight": 2}}', "weight"),
+        ('{"house": {"colour": [1, 2]}}', "colour is"),
+        ('{"house": {"outline_opacity": 3}}', "outline_opacity is 3"),
         ('{"lower_edge": [0.9, 1.2]}', "lower_edge is 0.9, 1.2"),
         ('{"quality": [90, 20]}', r"quality is \[90, 20\]"),
         ('{"type_size": [2, 20]}', "type_size"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from caprag.synthesis.fonts import FontSet, load_fonts
 from caprag.synthesis.generator import Synthesizer
 from caprag.synthesis.pictures import Picture
 from caprag.synthesis.reading import read_dataset, read_manifest
+from caprag.synthesis.recipe import Recipe
 from caprag.synthesis.run import Sentences, synthesize
 
 TEXTS = [f"第{a}話{b}好嗎" for a in "一二三四五六七" for b in "你我他"]
@@ -51,7 +53,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def make(out: Path, fonts: FontSet, scenes: Path, **options: object) -> Path:
     synthesizer = Synthesizer(Backgrounds([scenes]), fonts, sizes=[(160, 90), (200, 120)], seed=4, damage=0.6)
-    return synthesize(Sentences(TEXTS, fonts, count=70, seed=4), synthesizer, out, **options).manifest  # type: ignore[arg-type]
+    return synthesize(Sentences(TEXTS, synthesizer, count=70), synthesizer, out, **options).manifest  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("container", ["folders", "tar"])
@@ -69,7 +71,7 @@ def test_any_picture_can_be_made_alone(tmp_path: Path, fonts: FontSet, scenes: P
     rows = list(read_manifest(manifest.parent))
     assert [row["number"] for row in rows] == list(range(70))
     synthesizer = Synthesizer(Backgrounds([scenes]), fonts, sizes=[(160, 90), (200, 120)], seed=4, damage=0.6)
-    sentences = Sentences(TEXTS, fonts, count=70, seed=4)
+    sentences = Sentences(TEXTS, synthesizer, count=70)
     written = {row["number"]: data for row, data in read_dataset(manifest.parent)}
     for number in (69, 0, 33):
         picture = synthesizer.make(number, sentences.for_picture(number))
@@ -112,25 +114,50 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
 def test_other_options_are_refused_and_the_set_stays(tmp_path: Path, fonts: FontSet, scenes: Path) -> None:
     make(tmp_path / "out", fonts, scenes)
     before = digests(tmp_path / "out")
-    sentences = Sentences(TEXTS, fonts, count=70, seed=4)
+    plain = Synthesizer(Backgrounds([scenes]), fonts, seed=4)
     with pytest.raises(SynthesisError, match=r"other settings.*damage"):
-        synthesize(sentences, Synthesizer(Backgrounds([scenes]), fonts, seed=4), tmp_path / "out")
-    other = Sentences(TEXTS[1:], fonts, count=70, seed=4)
+        synthesize(Sentences(TEXTS, plain, count=70), plain, tmp_path / "out")
     with pytest.raises(SynthesisError, match=r"other settings.*text"):
-        synthesize(other, Synthesizer(Backgrounds([scenes]), fonts, seed=4), tmp_path / "out")
+        synthesize(Sentences(TEXTS[1:], plain, count=70), plain, tmp_path / "out")
     assert digests(tmp_path / "out") == before
 
 
 def test_sentences_that_no_font_can_draw_are_left_out(fonts: FontSet) -> None:
-    sentences = Sentences(["龜", "你好", "", "好龍", "他好"], fonts, mode="each")
+    synthesizer = Synthesizer(Backgrounds(), fonts)
+    sentences = Sentences(["龜", "你好", "", "好龍", "他好"], synthesizer, mode="each")
     assert sentences.rows == [1, 4]
     assert sentences.left_out == 3
     assert sentences.left_out_examples == ("龜", "", "好龍")
     assert [sentences.for_picture(i)[0] for i in range(2)] == [(1, "你好"), (4, "他好")]
     with pytest.raises(SynthesisError, match="no font has the characters of any of 1 sentences"):
-        Sentences(["龜"], fonts)
+        Sentences(["龜"], synthesizer)
     with pytest.raises(SynthesisError, match="no sentence"):
-        Sentences([], fonts)
+        Sentences([], synthesizer)
+
+
+def test_pictures_without_a_caption_take_nothing_from_the_plan(fonts: FontSet) -> None:
+    synthesizer = Synthesizer(Backgrounds(), fonts, recipe=Recipe(kinds={"line": 3, "empty": 1}))
+    sentences = Sentences(TEXTS, synthesizer, count=28)
+    for turn in (0, 1, 5):
+        shown = [sentences.for_picture(turn * 28 + i) for i in range(28)]
+        assert sum(not texts for texts in shown) == 7
+        # Each sentence once in the 21 that are left.
+        assert sorted(texts[0][1] for texts in shown if texts) == sorted(TEXTS)
+        assert [sentences.for_picture(turn * 28 + i) for i in reversed(range(28))] == shown[::-1]
+    each = Sentences(TEXTS, synthesizer, mode="each")
+    assert [each.for_picture(i)[0] for i in range(len(TEXTS))] == list(enumerate(TEXTS))
+    nothing = Sentences(TEXTS, Synthesizer(Backgrounds(), fonts, recipe=Recipe(kinds={"empty": 1})), count=5)
+    assert [nothing.for_picture(i) for i in range(5)] == [[]] * 5
+
+
+def test_a_floor_is_kept_in_what_is_drawn(tmp_path: Path, fonts: FontSet) -> None:
+    recipe = Recipe(kinds={"line": 4, "empty": 1}, screen_text={}, type_size=(10, 12))
+    synthesizer = Synthesizer(Backgrounds(), fonts, sizes=[(160, 90)], recipe=recipe)
+    report = synthesize(Sentences(TEXTS * 9, synthesizer, count=200, floor=20), synthesizer, tmp_path / "a")
+    drawn = Counter(c for row in read_manifest(tmp_path / "a") for c in set("".join(row["text"].split())))
+    assert report.characters == drawn
+    assert min(drawn.values()) >= 20
+    assert report.kinds == {"empty": 40, "line": 160}
 
 
 def test_a_background_that_cannot_be_decoded_is_reported_once(tmp_path: Path, fonts: FontSet, scenes: Path) -> None:
@@ -144,7 +171,7 @@ def test_a_background_that_cannot_be_decoded_is_reported_once(tmp_path: Path, fo
         backgrounds = Backgrounds([folder], on_error=errors.append)
         synthesizer = Synthesizer(backgrounds, fonts, sizes=[(160, 90)])
         report = synthesize(
-            Sentences(TEXTS, fonts, count=40), synthesizer, tmp_path / str(workers), workers=workers,
+            Sentences(TEXTS, synthesizer, count=40), synthesizer, tmp_path / str(workers), workers=workers,
             on_error=errors.append,
         )  # fmt: skip
         assert report.pictures == 40
@@ -176,7 +203,7 @@ def test_the_stream_gives_what_the_folder_holds(tmp_path: Path, fonts: FontSet, 
 
     rows = list(read_manifest(make(tmp_path / "out", fonts, scenes).parent))
     synthesizer = Synthesizer(Backgrounds([scenes]), fonts, sizes=[(160, 90), (200, 120)], seed=4, damage=0.6)
-    sentences = Sentences(TEXTS, fonts, count=70, seed=4)
+    sentences = Sentences(TEXTS, synthesizer, count=70)
     stream = CaptionPictures(sentences, synthesizer)
     items = list(stream)
     assert len(items) == len(stream) == 70
@@ -218,8 +245,9 @@ def test_workers_end_with_their_parent(tmp_path: Path, fonts: FontSet, scenes: P
         "from caprag.synthesis.run import Sentences, synthesize\n"
         "if __name__ == '__main__':\n"
         f"    fonts = load_fonts([{str(fonts.fonts[0].path)!r}])\n"
-        f"    sentences = Sentences({TEXTS!r}, fonts, count=100000)\n"
-        f"    synthesize(sentences, Synthesizer(Backgrounds(), fonts), Path({str(tmp_path / 'out')!r}), workers=2)\n",
+        "    synthesizer = Synthesizer(Backgrounds(), fonts)\n"
+        f"    sentences = Sentences({TEXTS!r}, synthesizer, count=100000)\n"
+        f"    synthesize(sentences, synthesizer, Path({str(tmp_path / 'out')!r}), workers=2)\n",
         encoding="utf-8",
     )
     process = subprocess.Popen([sys.executable, str(script)])

@@ -118,7 +118,7 @@ def synth(
             recipe=plan, format=format,  # type: ignore[arg-type]
         )  # fmt: skip
         sentences = Sentences(
-            texts, found, count=count, seed=seed, mode="each" if each else "random", lengths=measured, floor=floor
+            texts, synthesizer, count=count, mode="each" if each else "random", lengths=measured, floor=floor
         )
     except ValueError as error:
         refuse(str(error))
@@ -128,7 +128,7 @@ def synth(
     if measured or floor:
         say(str(sentences.plan.report()))
     if preview is not None:
-        shown_first = [synthesizer.make(i, sentences.for_picture(i)) for i in range(min(24, sentences.plan.count))]
+        shown_first = [synthesizer.make(i, sentences.for_picture(i)) for i in range(min(24, sentences.count))]
         sheet = contact_sheet(((p.pixels, p.label.text) for p in shown_first), font=found.fonts[0].at(18))
         try:
             preview.parent.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ class CaptionPictures(IterableDataset[Any]):
         transform: Callable[[Picture], Any] = as_item,
     ) -> None:
         super().__init__()
-        stop = sentences.plan.count if stop is None else stop
+        stop = sentences.count if stop is None else stop
         if not 0 <= start <= stop:
             raise ValueError(f"start is {start}; it goes from 0 to stop, which is {stop}")
         if not 0 <= rank < world_size:

@@ -7,6 +7,7 @@ can be made alone and in any order.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
@@ -35,6 +36,10 @@ Format = Literal["jpg", "png", "webp"]
 _BASELINE = 0.38
 # Shorter ones are set with the next sentence below, not in two lines of their own.
 _TWO_LINES_FROM = 8
+# Behind or before an East Asian character; white space after a comma goes with it.
+_NARROW_MARK = re.compile(r"(?<=[\u3040-\u9fff\uff00-\uffef])[,!?:;)]+ ?|[(](?=[\u3040-\u9fff])")
+_ELLIPSIS = re.compile(r"\.{3}")
+_WIDE = str.maketrans(",!?:;()", "，！？：；（）", " ")
 _PAPER, _INK = (255, 255, 255), (12, 12, 12)
 
 
@@ -102,7 +107,7 @@ class Synthesizer:
             The picture's number, 0 or more.
         sentences
             Rows and texts: the sentence to draw, then those that take its place where it does not fit, and that stand
-            beside it in captions of two sentences.
+            beside it in captions of two sentences; none for a picture without a caption.
 
         Returns
         -------
@@ -115,9 +120,13 @@ class Synthesizer:
         """
         rng = np.random.default_rng([self.seed, number])
         frame = self.sizes[int(rng.integers(len(self.sizes)))]
-        kinds = self.recipe.kinds
-        kind = list(kinds)[pick(rng, list(kinds.values()))]
-        caption = None if kind == "empty" else self._arrange(rng, kind, frame, sentences, number)
+        kind: Kind = "empty"
+        caption = None
+        if sentences:
+            # Recipes without any other kind draw plain lines where a caption is wanted all the same.
+            kinds = {kind: weight for kind, weight in self.recipe.kinds.items() if kind != "empty" and weight}
+            kind = list(kinds)[pick(rng, list(kinds.values()))] if kinds else "line"
+            caption = self._arrange(rng, kind, frame, sentences, number)
         masks = [] if caption is None else [_mask(line) for line in caption.lines]
         corners = [] if caption is None else [_corner(*pair) for pair in zip(caption.lines, masks, strict=True)]
         view = self._view(rng, frame, masks, corners)
@@ -180,6 +189,9 @@ class Synthesizer:
         for skipped, (row, text) in enumerate(sentences):
             other = sentences[(skipped + 1) % len(sentences)][1]
             texts = _texts(rng, kind, normalize(text), normalize(other))
+            if rng.random() < self.recipe.wide_marks:
+                wide = tuple(map(_widen, texts))
+                texts = wide if self.fonts.covers("".join(wide)) else texts
             font = self.fonts.choose(rng, "".join(texts)) if all(texts) else None
             if font is None:
                 continue
@@ -198,7 +210,9 @@ class Synthesizer:
     ) -> tuple[list[Line], Fit, Box | None] | None:  # fmt: skip
         width, height = frame
         recipe = self.recipe
-        style = sample_style(rng, size, looks=recipe.looks, italic=recipe.italic, coloured=recipe.coloured)
+        style = sample_style(
+            rng, size, looks=recipe.looks, italic=recipe.italic, coloured=recipe.coloured, house=recipe.house
+        )
         panel: Box | None = None
         if kind == "meme_panel":
             depth = round(height * float(rng.uniform(0.2, 0.36)))
@@ -292,6 +306,11 @@ def _texts(rng: np.random.Generator, kind: Kind, text: str, other: str) -> tuple
         halves = split_evenly(text, 2) if len(text) >= _TWO_LINES_FROM else None
         return halves or tuple(line for line in (text, other.split("\n")[0]) if line)
     return own
+
+
+def _widen(text: str) -> str:
+    """Set the marks of a Chinese text as wide as its characters."""
+    return _ELLIPSIS.sub("…", _NARROW_MARK.sub(lambda mark: mark[0].translate(_WIDE), text))
 
 
 def _mask(line: Line) -> LineMask:

@@ -18,7 +18,7 @@ import numpy as np
 from caprag.errors import SynthesisError
 from caprag.synthesis.phrases import SECOND_LANGUAGE
 from caprag.synthesis.pictures import Kind, Role
-from caprag.synthesis.styles import LOOKS, Look
+from caprag.synthesis.styles import LOOKS, Look, Style
 
 Overflow = Literal["wrap", "shrink", "skip"]
 """What becomes of a sentence wider than the frame: set in several lines, set smaller, or left out for another."""
@@ -47,6 +47,12 @@ class Recipe:
     ----------
     kinds, looks
         Weights, 0 or more, not all 0; see `Kind` and `Look`.
+    house
+        Values of a `Style` (not its look) that every caption has, whatever else is drawn, lengths for type of 60 px:
+        one programme's own style.
+    wide_marks
+        Share of captions with full-width marks (，！？) and ellipses (…), as typesetters write them, 0 to 1; labels
+        have the written form, in which they are narrow.
     screen_text
         Share of pictures with each other text on the screen, 0 to 1.
     type_size
@@ -73,6 +79,8 @@ class Recipe:
 
     kinds: Mapping[Kind, float] = field(default_factory=lambda: dict(KINDS))
     looks: Mapping[Look, float] = field(default_factory=lambda: dict(LOOKS))
+    house: Mapping[str, Any] = field(default_factory=dict)
+    wide_marks: float = 0.5
     screen_text: Mapping[Role, float] = field(default_factory=lambda: dict(SCREEN_TEXT))
     type_size: tuple[int, int] | None = None
     lower_edge: tuple[float, float] = (0.88, 0.965)
@@ -87,11 +95,12 @@ class Recipe:
         _check_shares("kinds", self.kinds, get_args(Kind), weights=True)
         _check_shares("looks", self.looks, get_args(Look), weights=True)
         _check_shares("screen_text", self.screen_text, ("logo", "sign", "credits", "clock"), weights=False)
-        for name in ("italic", "coloured"):
+        for name in ("wide_marks", "italic", "coloured"):
             _check_shares(name, {name: getattr(self, name)}, (name,), weights=False)
         low, high = _check_pair("lower_edge", self.lower_edge)
         if not 0.2 <= low <= high <= 1:
             raise ValueError(f"lower_edge is {low}, {high}; wanted are two shares from 0.2 to 1, smaller first")
+        _check_house(self.house)
         for name, kind in (("overflow", Overflow), ("crop", Crop)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(get_args(kind))}")
@@ -100,6 +109,11 @@ class Recipe:
             _check_range("type_size", self.type_size, 6, 1000)
         if self.kinds.get("bilingual") and not self.second_language:
             raise ValueError("second_language is empty; bilingual captions need some lines, or a weight of 0")
+
+    @property
+    def empty(self) -> float:
+        """The share of pictures without a caption."""
+        return self.kinds.get("empty", 0.0) / sum(self.kinds.values())
 
     def type_sizes(self, width: int, height: int) -> tuple[int, int]:
         """Return the smallest and largest type for a frame, in pixels."""
@@ -153,6 +167,9 @@ class Recipe:
             odd = ", ".join(sorted(set(values) - set(known))) if isinstance(values, Mapping) else repr(values)
             raise ValueError(f"a recipe has {', '.join(known)}; it has not {odd}")
         lists = ("type_size", "lower_edge", "quality", "second_language")
+        if isinstance(values.get("house"), Mapping):
+            colours = {k: tuple(v) if isinstance(v, list) else v for k, v in values["house"].items()}
+            values = {**values, "house": colours}
         plain: dict[str, Any] = {k: tuple(v) if k in lists and v is not None else v for k, v in values.items()}
         return cls(**plain)
 
@@ -172,6 +189,23 @@ def _check_shares(name: str, shares: Any, known: tuple[str, ...], *, weights: bo
             raise ValueError(f"{name}: {key} is {share!r}; wanted is a number from 0{'' if weights else ' to 1'}")
     if weights and not any(shares.values()):
         raise ValueError(f"{name} is {dict(shares)!r}; at least one must be above 0")
+
+
+def _check_house(house: Any) -> None:
+    known = [name for name in Style.__dataclass_fields__ if name != "look"]
+    if not isinstance(house, Mapping) or not set(house) <= set(known):
+        raise ValueError(f"house is {house!r}; wanted are values for some of {', '.join(known)}")
+    for name, value in house.items():
+        if name.endswith("colour"):
+            levels = value if isinstance(value, tuple) else ()
+            if len(levels) != 3 or not all(isinstance(level, int) and 0 <= level <= 255 for level in levels):
+                raise ValueError(f"house: {name} is {value!r}; wanted are red, green and blue from 0 to 255")
+        elif not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            raise ValueError(f"house: {name} is {value!r}; wanted is a number")
+        elif name not in ("shadow_x", "shadow_y", "slant") and (value < 0 or ("opacity" in name and value > 1)):
+            raise ValueError(
+                f"house: {name} is {value!r}; wanted is a number from 0{' to 1' if 'opacity' in name else ''}"
+            )
 
 
 def _check_range(name: str, pair: Any, low: int, high: int) -> None:

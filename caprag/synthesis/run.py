@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from caprag.errors import FrameError, SynthesisError
 from caprag.synthesis.backgrounds import background_schema
 from caprag.synthesis.containers import Container, Suffix
 from caprag.synthesis.damage import damage_schema
-from caprag.synthesis.fonts import FontSet
 from caprag.synthesis.generator import Synthesizer
 from caprag.synthesis.output import JSON, DatasetWriter
 from caprag.synthesis.pictures import manifest_schema
@@ -31,6 +32,8 @@ from caprag.workers import map_in_order
 _PICTURES_AT_A_TIME = 16
 _NEIGHBOURS = 4
 _EXAMPLES = 5
+# Ends the seed of the draw of pictures without a caption, so that it shares its numbers with no other.
+_CAPTIONLESS = 211
 
 
 class Sentences:
@@ -40,18 +43,18 @@ class Sentences:
     ----------
     texts
         Sentences in order.
-    fonts
-        Fonts that will draw them; sentences that none of them covers are left out.
+    synthesizer
+        Who will draw them: its fonts say which can be drawn (the others are left out), its recipe how many pictures
+        have no caption, its seed which picture shows what.
     count
         Number of pictures; ``None`` makes as many as there are sentences.
-    seed
-        Seed of the plan.
     mode
-        ``"random"``, or ``"each"`` for one picture of each sentence in order.
+        ``"random"``, or ``"each"`` for one picture of each sentence in order, and none without a caption.
     lengths
         Wanted shares of lengths in characters, see `SentencePlan`.
     floor
-        Each character is drawn in at least so many pictures, where possible.
+        Each character is planned for at least so many pictures, where possible. A sentence that does not fit its frame
+        gives way to another, so that a few can be less; `SynthesisReport` counts what was drawn.
 
     Raises
     ------
@@ -62,14 +65,14 @@ class Sentences:
     def __init__(
         self,
         texts: Sequence[str],
-        fonts: FontSet,
+        synthesizer: Synthesizer,
         *,
         count: int | None = None,
-        seed: int = 0,
         mode: Mode = "random",
         lengths: Mapping[int, float] | None = None,
         floor: int = 0,
     ) -> None:
+        fonts, seed = synthesizer.fonts, synthesizer.seed
         known = fonts.characters()
         # What all fonts together lack needs no look at each of them.
         self.rows = [i for i, text in enumerate(texts) if text and known.issuperset(text) and fonts.covers(text)]
@@ -84,13 +87,36 @@ class Sentences:
                 else "there is no sentence to draw; name a text that has some"
             )
         self._texts = [texts[i] for i in self.rows] if self.left_out else texts
-        self.plan = SentencePlan(self._texts, seed=seed, count=count, mode=mode, lengths=lengths, floor=floor)
+        self.count = len(self.rows) if count is None else count
+        self.seed = seed
+        self.captionless = 0 if mode == "each" else min(round(self.count * synthesizer.recipe.empty), self.count)
+        # Where every picture is without a caption, no row of the plan is ever asked for.
+        captions = max(1, self.count - self.captionless)
+        self.plan = SentencePlan(self._texts, seed=seed, count=captions, mode=mode, lengths=lengths, floor=floor)
+        self._turn, self._places = -1, np.empty(0, np.int64)
 
     def for_picture(self, number: int) -> list[tuple[int, str]]:
-        """Return row and text of the sentence for a picture, and of those that follow it in the text."""
-        first = self.plan[number]
+        """Return row and text of the sentence for a picture, and of those that follow it in the text.
+
+        Empty for a picture without a caption. Numbers from `count` on go on with the next pass over the text.
+        """
+        turn, place = divmod(number, self.count)
+        if self.captionless:
+            place = int(self._captions_before(turn)[place])
+            if place < 0:
+                return []
+        first = self.plan[turn * self.plan.count + place]
         places = (first + i for i in range(min(_NEIGHBOURS, len(self.rows))))
         return [(self.rows[i % len(self.rows)], self._texts[i % len(self.rows)]) for i in places]
+
+    def _captions_before(self, turn: int) -> npt.NDArray[np.int64]:
+        """Return for each picture of a pass how many with a caption come before it; -1 for one without."""
+        if turn != self._turn:
+            rng = np.random.default_rng([self.seed, turn, _CAPTIONLESS])
+            has = np.ones(self.count, bool)
+            has[rng.permutation(self.count)[: self.captionless]] = False
+            self._turn, self._places = turn, np.where(has, np.cumsum(has) - 1, -1)
+        return self._places
 
     def fingerprint(self) -> str:
         """Return a digest of the texts."""
@@ -173,7 +199,7 @@ def synthesize(
 
     if workers < 1:
         raise ValueError(f"workers is {workers}; at least 1 is needed")
-    count = sentences.plan.count
+    count = sentences.count
     schema = manifest_schema(style_schema(), background_schema(), damage_schema())
     complain = _Once(on_error)
     suffix: Suffix = f".{synthesizer.format}"  # type: ignore[assignment]
@@ -250,7 +276,7 @@ def _settings(sentences: Sentences, synthesizer: Synthesizer) -> dict[str, JSON]
     for name in synthesizer.backgrounds.names:
         names.update(f"{name}\n".encode("utf-8", "surrogateescape"))
     return {
-        "count": sentences.plan.count,
+        "count": sentences.count,
         "seed": synthesizer.seed,
         "sentences": len(sentences.rows),
         "text": sentences.fingerprint(),

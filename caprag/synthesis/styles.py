@@ -19,8 +19,8 @@ Colour = tuple[int, int, int]
 
 Look = Literal["outline", "adaptive", "soft", "faint", "shadow", "box", "glow", "plain"]
 """``"outline"``: a hard dark edge; ``"adaptive"``: one of 1 to 3 px at 720 lines, thicker where the picture below is
-brighter; ``"soft"``: a broad blurred edge, spaced wide, as on animation; ``"faint"``: a hair line, half transparent, as
-on drama; ``"shadow"``: fallen to the lower right; ``"box"``: a translucent box; ``"glow"``: a coloured halo;
+brighter; ``"soft"``: a broad blurred edge, spaced wide, as on animation; ``"faint"``: a hair line, spaced wide, as on
+drama; ``"shadow"``: fallen to the lower right; ``"box"``: a translucent box; ``"glow"``: a coloured halo;
 ``"plain"``: nothing."""
 
 LOOKS: Mapping[Look, float] = {
@@ -30,6 +30,8 @@ LOOKS: Mapping[Look, float] = {
 """How often each look is drawn."""
 
 BLACK: Colour = (0, 0, 0)
+# Type in pixels, at 720 lines, that lengths are given for.
+_TYPE = 60
 _YELLOWS: tuple[Colour, ...] = ((255, 240, 80), (255, 225, 40), (250, 235, 130))
 _TINTS: tuple[Colour, ...] = ((190, 255, 255), (190, 255, 190), (255, 200, 220), (200, 215, 255), (255, 210, 160))
 _HALOES: tuple[Colour, ...] = ((0, 0, 0), (20, 40, 140), (140, 20, 40), (90, 20, 120), (10, 90, 50), (180, 80, 10))
@@ -99,6 +101,7 @@ def sample_style(
     looks: Mapping[Look, float] = LOOKS,
     italic: float = 0.04,
     coloured: float = 0.14,
+    house: Mapping[str, object] | None = None,
 ) -> Style:
     """Draw a style.
 
@@ -112,12 +115,22 @@ def sample_style(
         Weight of each look.
     italic, coloured
         Share of captions that are slanted, and of those that are not white, 0 to 1.
+    house
+        Values of a `Style`, lengths for type of 60 px, that stand whatever was drawn: one programme's own style.
     """
+    style = _sample(rng, size, looks, italic, coloured)
+    if not house:
+        return style
+    fixed = replace(Style(), **house).scaled(size / _TYPE)  # type: ignore[arg-type]
+    return replace(style, **{name: getattr(fixed, name) for name in house})
+
+
+def _sample(rng: np.random.Generator, size: int, looks: Mapping[Look, float], italic: float, coloured: float) -> Style:
     names = list(looks)
     look = names[pick(rng, list(looks.values()))]
     # The originals' outlines are in pixels at 720 lines, where type is about 60 px.
-    scale = size / 60
-    soft = float(rng.uniform(0.0, 0.45)) * scale
+    scale = size / _TYPE
+    soft = float(rng.uniform(0.0, 0.8)) * scale
     slant = float(rng.uniform(8, 16)) if rng.random() < italic else 0.0
     colour = _colour(rng, coloured)
     # Wide spacing is as common as none.
@@ -137,7 +150,7 @@ def sample_style(
         shadow = between(0.0, 0.6)
         return replace(
             style,
-            outline_width=width(3.0, 6.0), outline_blur=between(0.5, 1.3) * scale, outline_opacity=between(0.85, 1.0),
+            outline_width=width(3.5, 7.0), outline_blur=between(0.6, 1.5) * scale, outline_opacity=between(0.9, 1.0),
             shadow_x=between(0, 2.5) * scale, shadow_y=between(0, 2.5) * scale, shadow_blur=between(0.8, 2.0) * scale,
             shadow_opacity=shadow if shadow > 0.3 else 0.0,
             tracking=between(0.02, 0.1),
@@ -145,8 +158,8 @@ def sample_style(
     if look == "faint":
         return replace(
             style,
-            outline_width=width(1.0, 2.2), outline_blur=between(0.0, 0.5) * scale, outline_opacity=between(0.75, 1.0),
-            opacity=between(0.92, 1.0), tracking=between(0.04, 0.16),
+            outline_width=width(1.2, 2.4), outline_blur=between(0.0, 0.6) * scale, outline_opacity=between(0.8, 1.0),
+            opacity=between(0.95, 1.0), tracking=between(0.04, 0.16),
         )  # fmt: skip
     if look == "shadow":
         return replace(
@@ -185,7 +198,7 @@ def adapt(style: Style, size: int, brightness: float) -> Style:
     if style.look != "adaptive":
         return style
     step = 1.0 + (brightness > 0.35) + (brightness > 0.65)
-    return replace(style, outline_width=round(step * size / 60 * 4) / 4)
+    return replace(style, outline_width=round(step * size / _TYPE * 4) / 4)
 
 
 def pick(rng: np.random.Generator, weights: list[float]) -> int:
