@@ -1,7 +1,7 @@
 """Draw real and made bands of captions on one sheet, shuffled: python benchmarks/blind_sheet.py --out sheet.png.
 
 A person looks at the sheet, says which bands are made, and looks into the key beside it. The made ones stand before
-the upper parts of real frames, so that only the captions and the damage can give them away; texts come from the
+the upper parts of real frames of their own set, so that only the captions and the damage can give them away; texts come from the
 Traditional sentence list, and from the Simplified one for the drama's look.
 """
 
@@ -61,7 +61,7 @@ def made(count: int, seed: int, scenes: Path) -> list[Image.Image]:
             screen_text={}, house=house, wide_marks=0.0,
         )  # fmt: skip
         synthesizer = Synthesizer(
-            Backgrounds([scenes]), load_fonts(paths, region=region, sample=sentences[:50]),
+            Backgrounds([scenes / look], letterbox=0.0), load_fonts(paths, region=region, sample=sentences[:50]),
             damage=DAMAGE, seed=seed, recipe=recipe,
         )  # fmt: skip
         rng = np.random.default_rng(seed)
@@ -83,12 +83,15 @@ def main() -> None:
     require_data()
     rng = np.random.default_rng(arguments.seed)
     names = [row[0] for row in tsv(DATA / "frames/captions.tsv")]
+    sets = {row[0]: row[1] for row in tsv(DATA / "frames/meta.tsv")}
     order = rng.permutation(len(names))
     chosen = [names[i] for i in order[: arguments.count]]
     with tempfile.TemporaryDirectory() as folder:
         for i in order[arguments.count : arguments.count * 4]:
             frame = caprag.open_frame(DATA / "frames" / names[i])
-            frame.crop((0, 0, frame.width, round(frame.height * 0.8))).save(Path(folder, f"{i}.png"))
+            scenes = Path(folder, "faint" if sets[names[i]] == "snail" else "soft")
+            scenes.mkdir(exist_ok=True)
+            frame.crop((0, 0, frame.width, round(frame.height * 0.8))).save(scenes / f"{i}.png")
         synthetic = made(arguments.count, arguments.seed, Path(folder))
     bands = [(name, band(caprag.open_frame(DATA / "frames" / name))) for name in chosen]
     bands += [("made", band(frame)) for frame in synthetic]

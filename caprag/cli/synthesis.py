@@ -33,6 +33,9 @@ def synth(
         list[str] | None, typer.Option(help=f"Frame, e.g. {', '.join(_SIZES)}; several are mixed. [default: 1280x720]")
     ] = None,
     damage: Annotated[str, typer.Option(help="none, light, medium, severe, or a number from 0 to 1.")] = "none",
+    letterbox: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of frames with a background whole between black bars.")
+    ] = 0.08,
     fonts: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,7 +114,7 @@ def synth(
     if lengths is not None:
         measured = measure_lengths(_captions(lengths, encoding, complaints))
     found = load_fonts(fonts or (), sample=texts[:: max(1, len(texts) // 200)], on_error=complaints)
-    scenes = Backgrounds(backgrounds or (), on_error=complaints)
+    scenes = Backgrounds(backgrounds or (), on_error=complaints, letterbox=letterbox)
     try:
         synthesizer = Synthesizer(
             scenes, found, sizes=[_size(one) for one in size or ["1280x720"]], damage=_strength(damage), seed=seed,

@@ -113,6 +113,8 @@ class Backgrounds:
     on_error
         Called with the error of each file that can't be used; ``None`` raises it. A file whose header is sound and
         whose rest is not is found while drawing, told once, and the next one taken instead.
+    letterbox
+        Share of frames that show a picture whole between black bars, 0 to 1; the others are filled by a part of it.
     cache_bytes
         Decoded pictures kept, in bytes; 0 keeps none.
 
@@ -124,7 +126,7 @@ class Backgrounds:
     TypeError
         Where `paths` is one path instead of a sequence of paths.
     ValueError
-        Where `cache_bytes` is negative.
+        Where `cache_bytes` is negative or `letterbox` is not from 0 to 1.
 
     Examples
     --------
@@ -138,13 +140,16 @@ class Backgrounds:
         paths: Sequence[str | os.PathLike[str]] = (),
         *,
         on_error: Callable[[FrameError], None] | None = None,
+        letterbox: float = 0.08,
         cache_bytes: int = 256 << 20,
     ) -> None:
         if isinstance(paths, (str, bytes, os.PathLike)):
             raise TypeError(f"paths must be a sequence of paths, got one path: {paths!r}; write [path]")
         if cache_bytes < 0:
             raise ValueError(f"cache_bytes must be >= 0, got {cache_bytes}")
-        self.cache_bytes = cache_bytes
+        if not 0 <= letterbox <= 1:
+            raise ValueError(f"letterbox is {letterbox}; it goes from 0 to 1")
+        self.cache_bytes, self.letterbox = cache_bytes, letterbox
         self.on_error = on_error
         self._cache: OrderedDict[_Key, Decoded] = OrderedDict()
         self._cached = 0
@@ -221,7 +226,7 @@ class Backgrounds:
             decoded = self._decode(index, shrink, _moment(source, plan.moment))
             if decoded is not None:
                 label = BackgroundLabel(source.name, decoded.seconds)
-                return _cut(decoded, plan, size, view, label)
+                return _cut(decoded, plan, size, view, label, self.letterbox)
         raise FrameError(f"{self._sources[first].path}: can't be decoded, nor any other file; name sound ones")
 
     def _decode(self, index: int, shrink: int, moment: float | None) -> Decoded | None:
@@ -272,12 +277,12 @@ def _viewed(pixels: Pixels, label: BackgroundLabel, view: Box) -> tuple[Pixels, 
 
 
 def _cut(
-    decoded: Decoded, plan: _Plan, size: tuple[int, int], view: Box, label: BackgroundLabel
+    decoded: Decoded, plan: _Plan, size: tuple[int, int], view: Box, label: BackgroundLabel, letterbox: float
 ) -> tuple[Pixels, BackgroundLabel]:
     """Cut a frame, or a part of it, out of a picture."""
     height, width = decoded.pixels.shape[:2]
     aspect, zoom, inner = size[0] / size[1], 1 + 0.5 * plan.zoom, size
-    fit: Fit = "letterbox" if plan.fit < 0.08 and min(size) >= 8 else "crop"
+    fit: Fit = "letterbox" if plan.fit < letterbox and min(size) >= 8 else "crop"
     if fit == "letterbox":
         # As a film is shown: whole where its shape is another, else cut to one.
         own = width / height

@@ -284,6 +284,7 @@ def _settings(sentences: Sentences, synthesizer: Synthesizer) -> dict[str, JSON]
         "lengths": None if lengths is None else {str(length): share for length, share in lengths.items()},
         "floor": sentences.plan.floor,
         "backgrounds": len(synthesizer.backgrounds.names),
+        "letterbox": synthesizer.backgrounds.letterbox,
         "background names": names.hexdigest(),
         "fonts": [f"{f.path.name}#{f.face} {f.name} = {f.weight:g}" for f in synthesizer.fonts.fonts],
         "sizes": [list(size) for size in synthesizer.sizes],
