@@ -1,8 +1,8 @@
 """Draw real and made bands of captions on one sheet, shuffled: python benchmarks/blind_sheet.py --out sheet.png.
 
 A person looks at the sheet, says which bands are made, and looks into the key beside it. The made ones stand before
-the upper parts of real frames of their own set, so that only the captions and the damage can give them away; texts come from the
-Traditional sentence list, and from the Simplified one for the drama's look.
+the upper parts of real frames of their own set, so that only the captions and the damage can give them away; texts
+come from the Traditional sentence list, and from the Simplified one for the drama's look.
 """
 
 from __future__ import annotations

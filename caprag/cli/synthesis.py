@@ -100,6 +100,9 @@ def synth(
     if out is None and preview is None:
         refuse("--out is missing; name the folder to make, or --preview sheet.png to have a look first")
 
+    if each and (count is not None or lengths is not None or floor):
+        refuse("--each makes one picture of each sentence; leave out --count, --lengths and --floor")
+
     from caprag.corpus import read_corpus
     from caprag.synthesis.backgrounds import Backgrounds
     from caprag.synthesis.fonts import load_fonts
