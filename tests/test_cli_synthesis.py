@@ -65,7 +65,8 @@ def test_each_sentence_once(folder: Path) -> None:
 def test_several_sizes_shares_and_a_floor(folder: Path) -> None:
     done = synth(
         folder, "--out", "o", "--count", "60", "--size", "160x90", "--size", "90x160", "--floor", "20",
-        "--crop", "line", "--kinds", "line=3,top=1", "--looks", "box", "--type-size", "8-9", "--container", "tar", "--format", "png",
+        "--crop", "line", "--kinds", "line=3,top=1", "--looks", "box", "--type-size", "8-9",
+        "--container", "tar", "--format", "png",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = list(read_manifest(folder / "o"))
