@@ -7,6 +7,7 @@ import pytest
 from drawn_fonts import save_font
 from PIL import Image, ImageDraw
 
+from caprag.synthesis import drawing
 from caprag.synthesis.drawing import draw_line, ink_box, line_mask
 from caprag.synthesis.fonts import Font, load_fonts
 from caprag.synthesis.styles import LOOKS, Style, adapt, sample_style
@@ -167,3 +168,13 @@ def test_a_house_style_stands_whatever_is_drawn() -> None:
         (4.0, 0.8, (250, 250, 200), 0.0)
     }
     assert len({style.softness for style in styles}) == 50
+
+
+def test_glyphs_that_are_kept_take_bounded_memory(font: Font, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = drawing._GlyphCache(50_000)
+    monkeypatch.setattr(drawing, "_GLYPHS", cache)
+    for size in range(20, 60):
+        first = line_mask(font, size, TEXT, outline=2)
+        np.testing.assert_array_equal(line_mask(font, size, TEXT, outline=2).outline, first.outline)
+        assert cache.held <= 50_000
+    assert 0 < len(cache._glyphs) < 40 * len(set(TEXT))

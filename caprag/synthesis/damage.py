@@ -51,6 +51,8 @@ Preset = Literal["ultrafast", "superfast", "veryfast", "fast"]
 
 _METHODS = {name: getattr(cv2, f"INTER_{name.upper()}") for name in get_args(Interpolation)}
 _Plane = npt.NDArray[Any]
+# What fades may take of a caption's contrast at full strength: of less than a third, the rest of the damage leaves none.
+_MOST_FADED = 0.65
 # Standard deviation of the noise tile in its own steps: int8 holds 4 of them.
 _NOISE_SPREAD = 32
 
@@ -159,10 +161,12 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
         return str(rng.choice(get_args(kind), p=weights))
 
     parts: dict[str, object] = {"strength": float(s)}
+    contrast, least = 1.0, 1.0 - _MOST_FADED * s
     if happens(0.0, 0.15):
-        parts["caption_opacity"] = between(1.0 - 0.8 * s, 1.0 - 0.45 * s)
+        contrast = parts["caption_opacity"] = between(least, 1.0 - 0.45 * s)
     if happens(0.0, 0.15):
-        parts["brightness"] = between(1.0 - 0.75 * s, 1.0 - 0.3 * s)
+        brightness = parts["brightness"] = max(between(least, 1.0 - 0.3 * s), least / contrast)
+        contrast *= brightness
     scale = 1.0
     if happens(0.2, 0.95):
         scale = parts["scale"] = 1.0 / between(1.0 + 1.1 * s, 1.0 + 4.0 * s)
@@ -189,8 +193,10 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
         if kind == "moved":
             parts["field_shift"] = between(2.0, 12.0) * s * float(rng.choice((-1, 1)))
     if happens(0.1, 0.85):
-        # Small rasters are sent with more bits to the pixel.
-        parts["h264_crf"] = round(between(22.0 + 12.0 * s, 26.0 + 17.0 * s) - 1.2 * (1.0 / scale - 1.0))
+        # Small rasters are sent with more bits to the pixel. A residual below a quantiser's step is not sent at all: a
+        # new caption would not be there. The step doubles every 6, and so goes with the contrast that is left.
+        crf = between(22.0 + 12.0 * s, 26.0 + 17.0 * s) - 1.2 * (1.0 / scale - 1.0)
+        parts["h264_crf"] = round(crf + 6.0 * math.log2(contrast))
         parts["h264_preset"] = one_of(Preset, (0.15, 0.15, 0.5, 0.2))
         parts["h264_frames"] = int(rng.choice((1, 2, 3), p=(0.25, 0.45, 0.3)))
     if happens(0.4, 0.8):

@@ -6,8 +6,8 @@ nothing of where a line belongs or why it looks as it does.
 
 from __future__ import annotations
 
-import functools
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Mask = npt.NDArray[np.uint8]
 """Coverage: uint8, shape (height, width), 0 outside to 255 inside."""
 
-_GLYPHS_KEPT = 8192
+_GLYPH_BYTES_KEPT = 64 << 20
 # Where the em square of a face without vertical metrics begins above the baseline.
 _ASCENT = 0.88
 # In vertical lines these have forms of their own.
@@ -63,9 +63,38 @@ class _Glyph:
     """From the baseline to the mask's upper edge; negative above."""
     advance: float
 
+    @property
+    def weight(self) -> int:
+        """Bytes held, roughly."""
+        return self.fill.nbytes + (0 if self.outline is self.fill else self.outline.nbytes) + 512
 
-@functools.lru_cache(maxsize=_GLYPHS_KEPT)
-def _glyph(font: Font, size: int, character: str, outline: float) -> _Glyph:
+
+_Key = tuple[object, int, int, str, float]
+
+
+class _GlyphCache:
+    """Keeps the glyphs drawn last, up to so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0
+        self._glyphs: OrderedDict[_Key, _Glyph] = OrderedDict()
+
+    def get(self, font: Font, size: int, character: str, outline: float) -> _Glyph:
+        key: _Key = (font.path, font.face, size, character, outline)
+        if key in self._glyphs:
+            self._glyphs.move_to_end(key)
+            return self._glyphs[key]
+        glyph = self._glyphs[key] = _draw_glyph(font, size, character, outline)
+        self.held += glyph.weight
+        while self.held > self.limit and len(self._glyphs) > 1:
+            self.held -= self._glyphs.popitem(last=False)[1].weight
+        return glyph
+
+
+_GLYPHS = _GlyphCache(_GLYPH_BYTES_KEPT)
+
+
+def _draw_glyph(font: Font, size: int, character: str, outline: float) -> _Glyph:
     from PIL import Image, ImageDraw
 
     face = font.at(size)
@@ -150,7 +179,7 @@ def line_mask(
 def _set(font: Font, size: int, text: str, outline: float, tracking: float) -> list[tuple[_Glyph, int, int]]:
     pen, placed = 0.0, []
     for character in text:
-        glyph = _glyph(font, size, character, outline)
+        glyph = _GLYPHS.get(font, size, character, outline)
         if not character.isspace():
             placed.append((glyph, round(pen) + glyph.left, glyph.top))
         pen += glyph.advance + tracking * size
@@ -161,7 +190,7 @@ def _set_vertically(font: Font, size: int, text: str, outline: float, tracking: 
     pen, placed = 0.0, []
     for character in text:
         form = character.translate(_VERTICAL_FORMS)
-        glyph = _glyph(font, size, form if font.has(form) else character, outline)
+        glyph = _GLYPHS.get(font, size, form if font.has(form) else character, outline)
         if character.isspace():
             pen += size / 2
             continue

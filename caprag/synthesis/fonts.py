@@ -80,7 +80,8 @@ class Font:
         return _load(self.path, self.face, size)
 
 
-@functools.lru_cache(maxsize=1024)
+# A loaded face takes megabytes, and loading one a fraction of a millisecond.
+@functools.lru_cache(maxsize=64)
 def _load(path: Path, face: int, size: int) -> ImageFont.FreeTypeFont:
     from PIL import ImageFont
 

@@ -49,10 +49,20 @@ class _Caption:
 
     sentence: int
     skipped: int
+    kind: Kind
     font: Font
     lines: list[Line]
+    masks: list[LineMask]
+    corners: list[tuple[int, int]]
     fit: Fit
     panel: Box | None = None
+
+    def boxes(self) -> list[Box]:
+        """Return what each line takes up in the frame, with all that its style draws around it."""
+        return [
+            _grown(mask, corner, line.style.reach)
+            for line, mask, corner in zip(self.lines, self.masks, self.corners, strict=True)
+        ]
 
 
 class Synthesizer:
@@ -107,7 +117,8 @@ class Synthesizer:
             The picture's number, 0 or more.
         sentences
             Rows and texts: the sentence to draw, then those that take its place where it does not fit, and that stand
-            beside it in captions of two sentences; none for a picture without a caption.
+            beside it in captions of two sentences; none for a picture without a caption. Where none fits, the first is
+            set as small as it must be.
 
         Returns
         -------
@@ -116,7 +127,7 @@ class Synthesizer:
         Raises
         ------
         SynthesisError
-            Where none of the sentences can be drawn.
+            Where not even the smallest type fits the frame.
         """
         rng = np.random.default_rng([self.seed, number])
         frame = self.sizes[int(rng.integers(len(self.sizes)))]
@@ -127,19 +138,17 @@ class Synthesizer:
             kinds = {kind: weight for kind, weight in self.recipe.kinds.items() if kind != "empty" and weight}
             kind = list(kinds)[pick(rng, list(kinds.values()))] if kinds else "line"
             caption = self._arrange(rng, kind, frame, sentences, number)
-        masks = [] if caption is None else [_mask(line) for line in caption.lines]
-        corners = [] if caption is None else [_corner(*pair) for pair in zip(caption.lines, masks, strict=True)]
-        view = self._view(rng, frame, masks, corners)
+            kind = caption.kind
+        view = self._view(rng, frame, caption)
         pixels, background = self._background(rng, frame, view, caption)
         screen_text: tuple[TextLine, ...] = ()
         if self.recipe.crop == "frame" and kind != "meme_panel":
-            taken = [_grown(mask, corner) for mask, corner in zip(masks, corners, strict=True)]
+            taken = [] if caption is None else caption.boxes()
             screen_text = draw_screen_text(rng, pixels, self.recipe.screen_text, self.fonts, taken)
         before = pixels.copy() if self.damage else None
         lines: tuple[TextLine, ...] = ()
         if caption is not None:
-            drawn = self._draw(pixels, caption, masks, corners, view)
-            lines, caption = drawn
+            lines, caption = self._draw(pixels, caption, view)
         damage = sample_damage(rng, self.damage)
         if self.damage:
             pixels = apply_damage(pixels, damage, rng, before)
@@ -186,28 +195,34 @@ class Synthesizer:
     ) -> _Caption:  # fmt: skip
         low, high = self.recipe.type_sizes(*frame)
         size = int(rng.integers(low, high + 1))
-        for skipped, (row, text) in enumerate(sentences):
-            other = sentences[(skipped + 1) % len(sentences)][1]
-            texts = _texts(rng, kind, normalize(text), normalize(other))
+        alone = len(sentences) == 1
+        # A panel may be too small for what a frame is wide enough for; and no long sentence is to stop a run.
+        tries = [(attempt, forced, i) for attempt, forced in ((kind, False), ("line", False), ("line", True))
+                 for i in range(len(sentences))]  # fmt: skip
+        for attempt, forced, i in tries:
+            row, text = sentences[i]
+            other = "" if alone else normalize(sentences[(i + 1) % len(sentences)][1])
+            texts = _texts(rng, attempt, normalize(text), other)
             if rng.random() < self.recipe.wide_marks:
                 wide = tuple(map(_widen, texts))
                 texts = wide if self.fonts.covers("".join(wide)) else texts
             font = self.fonts.choose(rng, "".join(texts)) if all(texts) else None
             if font is None:
                 continue
-            placed = self._place(rng, kind, frame, texts, font, size)
+            placed = self._place(rng, attempt, frame, texts, font, size, forced=forced)
             if placed is not None:
-                return _Caption(row, skipped, font, *placed)
+                return replace(placed, sentence=row, skipped=i)
         tried = ", ".join(repr(text) for _, text in sentences[:3])
         raise SynthesisError(
-            f"picture {number}: none of {len(sentences)} sentences fits {frame[0]} x {frame[1]} pixels at type of "
-            f"{size} ({tried}); take a larger frame, smaller type, or shorter sentences"
+            f"picture {number}: none of {len(sentences)} sentences fits {frame[0]} x {frame[1]} pixels in type of "
+            f"{size} or less ({tried}); take a larger frame, or shorter sentences"
         )
 
     def _place(
         self, rng: np.random.Generator, kind: Kind, frame: tuple[int, int], texts: tuple[str, ...], font: Font,
-        size: int,
-    ) -> tuple[list[Line], Fit, Box | None] | None:  # fmt: skip
+        size: int, *, forced: bool,
+    ) -> _Caption | None:  # fmt: skip
+        """Place a caption; `forced` wraps and shrinks it as far as it takes."""
         width, height = frame
         recipe = self.recipe
         style = sample_style(
@@ -223,30 +238,35 @@ class Synthesizer:
             style = Style("outline", outline_width=edge)
         second = None
         if kind == "bilingual":
-            phrases = recipe.second_language
-            phrase = phrases[int(rng.integers(len(phrases)))]
-            face = self.fonts.choose(rng, phrase)
-            second = None if face is None else (phrase, face)
+            # The first, in a random order, that a font can draw.
+            phrases = (recipe.second_language[i] for i in rng.permutation(len(recipe.second_language)))
+            second = next(((p, face) for p in phrases if (face := self.fonts.choose(rng, p)) is not None), None)
         inner = frame if panel is None else (width, panel[3] - panel[1])
         placed = place(
             rng, kind, texts, font, size, style, inner,
-            overflow=recipe.overflow, lower_edge=recipe.lower_edge, second=second,
+            overflow="wrap" if forced else recipe.overflow, forced=forced, lower_edge=recipe.lower_edge, second=second,
         )  # fmt: skip
         if placed is None:
             return None
         lines, fit = placed
+        if kind == "bilingual" and all(line.role == "caption" for line in lines):
+            kind = "line"
         if panel is not None:
             lines = [replace(line, y=line.y + panel[1]) for line in lines]
-        return lines, fit, panel
+        masks = [_mask(line) for line in lines]
+        corners = [_corner(*pair) for pair in zip(lines, masks, strict=True)]
+        left, top, right, bottom = _hull([_grown(*pair) for pair in zip(masks, corners, strict=True)]) or (0, 0, 0, 0)
+        if left < 0 or top < 0 or right > width or bottom > height:
+            return None
+        return _Caption(0, 0, kind, font, lines, masks, corners, fit, panel)
 
-    def _view(
-        self, rng: np.random.Generator, frame: tuple[int, int], masks: list[LineMask], corners: list[tuple[int, int]]
-    ) -> Box:
+    def _view(self, rng: np.random.Generator, frame: tuple[int, int], caption: _Caption | None) -> Box:
         """Return the part of the frame that becomes the picture."""
         width, height = frame
         if self.recipe.crop == "frame":
             return 0, 0, width, height
-        hull = _hull([_grown(mask, corner) for mask, corner in zip(masks, corners, strict=True)])
+        boxes = [] if caption is None else [_grown(*pair) for pair in zip(caption.masks, caption.corners, strict=True)]
+        hull = _hull(boxes)
         if hull is None:
             deep = max(16, round(height * float(rng.uniform(0.08, 0.16))))
             hull = (round(width * 0.3), height - 2 * deep, round(width * 0.7), height - deep)
@@ -274,14 +294,12 @@ class Synthesizer:
         pixels[where] = picture
         return np.ascontiguousarray(pixels[top:bottom, left:right]), label
 
-    def _draw(
-        self, pixels: Pixels, caption: _Caption, masks: list[LineMask], corners: list[tuple[int, int]], view: Box
-    ) -> tuple[tuple[TextLine, ...], _Caption]:
+    def _draw(self, pixels: Pixels, caption: _Caption, view: Box) -> tuple[tuple[TextLine, ...], _Caption]:
         """Draw the lines; those of the adaptive look get their outline now that the picture below is known."""
         lines, drawn = list(caption.lines), []
         for i, line in enumerate(lines):
-            mask = masks[i]
-            left, top = corners[i][0] - view[0], corners[i][1] - view[1]
+            mask, corner = caption.masks[i], caption.corners[i]
+            left, top = corner[0] - view[0], corner[1] - view[1]
             if line.style.look == "adaptive":
                 width, height = mask.size
                 below = pixels[max(0, top) : top + height : 2, max(0, left) : left + width : 2]
@@ -328,8 +346,9 @@ def _corner(line: Line, mask: LineMask) -> tuple[int, int]:
     return round(line.x - shift * width), round(top)
 
 
-def _grown(mask: LineMask, corner: tuple[int, int]) -> Box:
-    return corner[0], corner[1], corner[0] + mask.size[0], corner[1] + mask.size[1]
+def _grown(mask: LineMask, corner: tuple[int, int], reach: int = 0) -> Box:
+    left, top = corner
+    return left - reach, top - reach, left + mask.size[0] + reach, top + mask.size[1] + reach
 
 
 def _hull(boxes: Sequence[Box]) -> Box | None:

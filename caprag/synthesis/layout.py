@@ -5,6 +5,7 @@ Works with widths and frame sizes alone; nothing is drawn here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -25,6 +26,8 @@ _LINE_PITCH = 1.25
 _SHRINK = 0.6
 _LINES_AT_MOST = 2
 _LINES_OF_MEME = 4
+_LINES_FORCED = 8
+_SMALLEST = 6
 Alignment = Literal["middle", "left", "right"]
 
 
@@ -150,6 +153,7 @@ def place(
     frame: tuple[int, int],
     *,
     overflow: Overflow = "wrap",
+    forced: bool = False,
     lower_edge: tuple[float, float] = (0.88, 0.965),
     second: tuple[str, Font] | None = None,
 ) -> tuple[list[Line], Fit] | None:
@@ -169,6 +173,8 @@ def place(
         Width and height in pixels of the frame, or of a meme's panel.
     overflow
         See `Overflow`.
+    forced
+        Set it in as many lines and as small as it takes.
     lower_edge
         Of the last line's type, lowest and highest share of the frame's height, for lines in the lower band.
     second
@@ -180,20 +186,23 @@ def place(
         The lines from top to bottom, and what was done to make them fit; ``None`` where they can't be made to.
     """
     width, height = frame
-    smallest = max(6, int(size * _SHRINK))
+    smallest = _SMALLEST if forced else max(_SMALLEST, int(size * _SHRINK))
     if kind == "vertical":
         return _place_vertically(rng, texts[0], font, size, style, frame, overflow, smallest)
-    room = width * (1 - 2 * _SIDE) - 2 * style.reach
+    margin = width * float(rng.uniform(0.04, 0.1)) if kind == "left" else width * _SIDE
+    lean = math.tan(math.radians(abs(style.slant))) * size
+    room = width * (1 - _SIDE) - margin - 2 * style.reach - lean
 
     def length(text: str, at: int) -> float:
         return text_length(font, at, text, style)
 
     meme = kind in ("meme_panel", "meme_over")
+    most_lines = _LINES_FORCED if forced else _LINES_OF_MEME if meme else _LINES_AT_MOST
     fits = []
     for text in texts:
         found = fit(
             text, size, length, room,
-            overflow=overflow, smallest=smallest, most_lines=_LINES_OF_MEME if meme else _LINES_AT_MOST,
+            overflow=overflow, smallest=smallest, most_lines=most_lines,
         )  # fmt: skip
         if found is None:
             return None
@@ -211,7 +220,9 @@ def place(
             rows.insert(0 if rng.random() < 0.3 else len(rows), row)
     if len(rows) * pitch > height * 0.96:
         return None
-    x, alignment, first = _origin(rng, kind, frame, pitch * (len(rows) - 1), result.size, lower_edge)
+    first = _first_middle(rng, kind, height, pitch * (len(rows) - 1), result.size, lower_edge)
+    alignment: Alignment = "left" if kind == "left" else "middle"
+    x = margin + style.reach if kind == "left" else width / 2
     plain = replace(style, slant=style.slant if second is None else 0.0)
     lines = [
         Line(text, face, at, plain.scaled(at / size), x, first + i * pitch, alignment, role=role)
@@ -230,20 +241,16 @@ def _second_row(
     return (text, font, smaller, "second_language") if text_length(font, smaller, text, style) <= room else None
 
 
-def _origin(
-    rng: np.random.Generator, kind: Kind, frame: tuple[int, int], block: float, size: int,
-    lower_edge: tuple[float, float],
-) -> tuple[float, Alignment, float]:  # fmt: skip
-    """Return the x, its meaning, and the y of the first line's middle; the last line's lies `block` pixels below."""
-    width, height = frame
+def _first_middle(
+    rng: np.random.Generator, kind: Kind, height: int, block: float, size: int, lower_edge: tuple[float, float]
+) -> float:
+    """Return the y of the first line's middle; the last line's lies `block` pixels below."""
     if kind == "meme_panel":
-        return width / 2, "middle", (height - block) / 2
+        return (height - block) / 2
     if kind == "top" or (kind == "meme_over" and rng.random() < 0.4):
-        return width / 2, "middle", height * float(rng.uniform(0.03, 0.1)) + size * 0.55
+        return height * float(rng.uniform(0.03, 0.1)) + size * 0.55
     last = min(height * float(rng.uniform(*lower_edge)) - size * 0.5, height - size * 0.6)
-    if kind == "left":
-        return width * float(rng.uniform(0.04, 0.1)), "left", last - block
-    return width / 2, "middle", last - block
+    return max(last - block, size * 0.6)
 
 
 def _place_vertically(

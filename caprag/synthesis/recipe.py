@@ -95,6 +95,10 @@ class Recipe:
         _check_shares("kinds", self.kinds, get_args(Kind), weights=True)
         _check_shares("looks", self.looks, get_args(Look), weights=True)
         _check_shares("screen_text", self.screen_text, ("logo", "sign", "credits", "clock"), weights=False)
+        for name, order in (("kinds", get_args(Kind)), ("looks", get_args(Look)), ("screen_text", get_args(Role))):
+            # In one order, since equal recipes are to draw equal pictures.
+            given = getattr(self, name)
+            object.__setattr__(self, name, {key: given[key] for key in order if key in given})
         for name in ("wide_marks", "italic", "coloured"):
             _check_shares(name, {name: getattr(self, name)}, (name,), weights=False)
         low, high = _check_pair("lower_edge", self.lower_edge)
