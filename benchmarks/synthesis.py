@@ -40,10 +40,13 @@ SCENES = DATA / "backgrounds"
 LINE_HEIGHT = 64
 
 
-def rate(texts: Sequence[str], fonts: FontSet, count: int, scenes: Path = SCENES, **options: Any) -> dict[str, float]:
+def rate(
+    texts: Sequence[str], fonts: FontSet, count: int, scenes: Path = SCENES, cache_bytes: int = 256 << 20,
+    **options: Any,
+) -> dict[str, float]:  # fmt: skip
     """Make so many pictures, written to a folder by one process, and return pictures a second."""
     with tempfile.TemporaryDirectory() as folder:
-        synthesizer = Synthesizer(Backgrounds([scenes]), fonts, seed=1, **options)
+        synthesizer = Synthesizer(Backgrounds([scenes], cache_bytes=cache_bytes), fonts, seed=1, **options)
         # What is kept after first use (photographs, glyphs) is kept for days in a real run.
         synthesize(Sentences(texts, synthesizer, count=200), synthesizer, Path(folder, "warm"))
         start = time.perf_counter()
@@ -63,6 +66,11 @@ def rates(texts: Sequence[str], count: int, cache: Path) -> list[dict[str, Any]]
         (
             f"frame, outline, photographs of {LARGE[0]} x {LARGE[1]}", bold, count,
             {"recipe": Recipe(**outline), "scenes": enlarge(SCENES, cache / "large")},  # type: ignore[arg-type]
+        ),
+        (
+            "the same, each photograph read anew", bold, count // 4,
+            {"recipe": Recipe(**outline), "scenes": enlarge(SCENES, cache / "large"),  # type: ignore[arg-type]
+             "cache_bytes": 0},
         ),
         ("frame, default recipe, all fonts", every, count, {}),
         (

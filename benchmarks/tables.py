@@ -69,6 +69,7 @@ def synthesis(result: dict[str, Any]) -> str:
     beside = {
         "frame, outline": ["frames by Pillow"],
         large: ["frames by Pillow, large backgrounds"],
+        "the same, each photograph read anew": ["frames by Pillow, large backgrounds"],
         "line": ["trdg", "synthtiger"],
     }
     for way, rate in ours.items():

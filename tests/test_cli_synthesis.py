@@ -58,8 +58,16 @@ def test_a_plain_run(folder: Path) -> None:
 
 
 def test_each_sentence_once(folder: Path) -> None:
-    assert synth(folder, "--out", "o", "--each", "--size", "160x90", "--kinds", "line=1,empty=5").returncode == 0
-    assert [row["text"] for row in read_manifest(folder / "o")] == TEXTS
+    # Repeated lines and those too long for the frame are lines too; empty ones are not.
+    lines = [*TEXTS[:2], "", TEXTS[0], TEXTS[2] * 6, TEXTS[3]]
+    (folder / "b.txt").write_text("\n".join(lines), encoding="utf-8")
+    done = synth(
+        folder, "--out", "o", "--each", "--size", "160x90", "--kinds", "line=1,empty=5,two_speakers=2",
+        "--overflow", "skip", text="b.txt",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    drawn = [row["text"].replace("\n", "") for row in read_manifest(folder / "o")]
+    assert drawn == [line for line in lines if line]
 
 
 def test_several_sizes_shares_and_a_floor(folder: Path) -> None:

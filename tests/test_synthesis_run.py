@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import signal
@@ -114,6 +115,13 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
 def test_other_options_are_refused_and_the_set_stays(tmp_path: Path, fonts: FontSet, scenes: Path) -> None:
     make(tmp_path / "out", fonts, scenes)
     before = digests(tmp_path / "out")
+    # Another picture under the old name is another background.
+    other = tmp_path / "b"
+    other.mkdir()
+    for path in scenes.iterdir():
+        Image.new("RGB", (160, 90)).save(other / path.name)
+    with pytest.raises(SynthesisError, match=r"other settings.*backgrounds"):
+        make(tmp_path / "out", fonts, other)
     plain = Synthesizer(Backgrounds([scenes]), fonts, seed=4)
     with pytest.raises(SynthesisError, match=r"other settings.*damage"):
         synthesize(Sentences(TEXTS, plain, count=70), plain, tmp_path / "out")
@@ -201,14 +209,19 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(tmp_path: Path, fonts: Fo
 def test_the_stream_gives_what_the_folder_holds(tmp_path: Path, fonts: FontSet, scenes: Path) -> None:
     from torch.utils.data import DataLoader
 
-    rows = list(read_manifest(make(tmp_path / "out", fonts, scenes).parent))
-    synthesizer = Synthesizer(Backgrounds([scenes]), fonts, sizes=[(160, 90), (200, 120)], seed=4, damage=0.6)
+    synthesizer = Synthesizer(
+        Backgrounds([scenes]), fonts, sizes=[(160, 90), (200, 120)], seed=4, damage=0.6, format="png"
+    )
+    synthesize(Sentences(TEXTS, synthesizer, count=70), synthesizer, tmp_path / "out")
+    rows = list(read_manifest(tmp_path / "out"))
     sentences = Sentences(TEXTS, synthesizer, count=70)
     stream = CaptionPictures(sentences, synthesizer)
     items = list(stream)
     assert len(items) == len(stream) == 70
     assert [item["text"] for item in items] == [row["text"] for row in rows]
-    assert [item["image"].size for item in items] == [(row["width"], row["height"]) for row in rows]
+    for item, (_, data) in zip(items, read_dataset(tmp_path / "out"), strict=True):
+        with Image.open(io.BytesIO(data)) as image:
+            np.testing.assert_array_equal(np.asarray(item["image"]), np.asarray(image))
 
     def texts(picture: Picture) -> tuple[int, str]:
         return picture.number, picture.label.text

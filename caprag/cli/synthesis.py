@@ -26,7 +26,10 @@ def synth(
     count: Annotated[
         int | None, typer.Option(min=1, help="Pictures; as many as there are sentences if not given.")
     ] = None,
-    each: Annotated[bool, typer.Option("--each", help="One picture of each sentence, in order.")] = False,
+    each: Annotated[
+        bool,
+        typer.Option("--each", help="One picture of each line, in order, repeated ones too; none without a caption."),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same pictures.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; does not change the pictures.")] = 1,
     size: Annotated[
@@ -95,6 +98,8 @@ def synth(
     if show_recipe:
         sys.stdout.write(json.dumps(plan.as_dict(), ensure_ascii=False, indent=1) + "\n")
         return
+    if container not in ("folders", "tar"):
+        refuse(f"--container {container}: known are folders and tar")
     if not text:
         refuse("--text is missing; name a file of sentences, one a line (caprag corpus makes one)")
     if out is None and preview is None:
@@ -112,10 +117,13 @@ def synth(
     from caprag.synthesis.sampling import measure_lengths
 
     complaints = Complaints()
-    texts = [s.text for s in read_corpus(text, column=column, encoding=encoding, on_error=complaints)]
+    if each:
+        texts = _captions(text, column, encoding, complaints)
+    else:
+        texts = [s.text for s in read_corpus(text, column=column, encoding=encoding, on_error=complaints)]
     measured = None
     if lengths is not None:
-        measured = measure_lengths(_captions(lengths, encoding, complaints))
+        measured = measure_lengths(_captions([lengths], None, encoding, complaints))
     found = load_fonts(fonts or (), sample=texts[:: max(1, len(texts) // 200)], on_error=complaints)
     scenes = Backgrounds(backgrounds or (), on_error=complaints, letterbox=letterbox)
     try:
@@ -143,29 +151,27 @@ def synth(
             refuse(f"{preview}: {error}; name a .png or .jpg file")
         say(f"{preview}: {len(shown_first)} pictures")
     if out is not None:
-        try:
-            report = synthesize(
-                sentences, synthesizer, out,
-                workers=workers, container=container, shard_size=shard_size,  # type: ignore[arg-type]
-                progress=not hidden(quiet), on_error=complaints,
-            )  # fmt: skip
-        except ValueError as error:
-            refuse(str(error))
+        report = synthesize(
+            sentences, synthesizer, out,
+            workers=workers, container=container, shard_size=shard_size,  # type: ignore[arg-type]
+            progress=not hidden(quiet), on_error=complaints,
+        )  # fmt: skip
         say(str(report))
     finish(complaints.count, "items")
 
 
-def _captions(path: Path, encoding: str | None, complaints: Complaints) -> list[str]:
-    """Read all captions of a file, those that come again too."""
+def _captions(paths: list[Path], column: str | None, encoding: str | None, complaints: Complaints) -> list[str]:
+    """Read all captions of files, those that come again too."""
     from caprag.corpus import list_files, read_rows
+    from caprag.text import normalize
 
     captions = []
-    for file in list_files([path]):
-        for _, item in read_rows(file, encoding=encoding):
-            if isinstance(item, str):
-                captions.append(item)
-            else:
+    for file in list_files(paths):
+        for _, item in read_rows(file, column, encoding):
+            if not isinstance(item, str):
                 complaints(item)
+            elif caption := normalize(item):
+                captions.append(caption)
     return captions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,7 +27,7 @@ def _warn(error: FrameError) -> None:
 
 
 class CaptionPictures(IterableDataset[Any]):
-    """A stream of pictures of captions, the same that `synthesize` writes.
+    """A stream of the pictures that `synthesize` writes, as they are before they are encoded.
 
     A background that can't be decoded is warned of, and another one takes its place. A data loader's workers and the
     processes of a distributed run share the numbers among them; together they give each picture once.
@@ -70,14 +71,14 @@ class CaptionPictures(IterableDataset[Any]):
             raise ValueError(f"start is {start}; it goes from 0 to stop, which is {stop}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank} of {world_size}; it goes from 0 to the world size less one")
-        self.sentences, self.synthesizer, self.transform = sentences, synthesizer, transform
+        self.sentences, self.synthesizer, self.transform = sentences, copy.copy(synthesizer), transform
+        self.synthesizer.backgrounds = copy.copy(synthesizer.backgrounds)
         self.start, self.stop, self.rank, self.world_size = start, stop, rank, world_size
 
     def __iter__(self) -> Iterator[Any]:
         """Make this worker's share of the pictures, in the order of their numbers."""
-        if self.synthesizer.backgrounds.on_error is None:
-            # A stream goes on past a background that can't be decoded, in every process alike.
-            self.synthesizer.backgrounds.on_error = _warn
+        # A stream goes on past a background that can't be decoded, in every process alike.
+        self.synthesizer.backgrounds.on_error = _warn
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         first = self.start + self.rank + self.world_size * worker

@@ -10,8 +10,9 @@ import functools
 import hashlib
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,10 @@ from caprag.workers import map_in_order
 _PICTURES_AT_A_TIME = 16
 _NEIGHBOURS = 4
 _EXAMPLES = 5
+# Raised whenever the same settings come to draw other pictures.
+_DRAWING = 1
+_LIBRARIES = ("av", "numpy", "opencv-python-headless", "pillow")
+_BYTES_LOOKED_AT = 4096
 # Ends the seed of the draw of pictures without a caption, so that it shares its numbers with no other.
 _CAPTIONLESS = 211
 
@@ -106,7 +111,9 @@ class Sentences:
             if place < 0:
                 return []
         first = self.plan[turn * self.plan.count + place]
-        places = (first + i for i in range(min(_NEIGHBOURS, len(self.rows))))
+        # One picture of each sentence: none takes another's place, nor stands beside it.
+        count = 1 if self.plan.mode == "each" else min(_NEIGHBOURS, len(self.rows))
+        places = (first + i for i in range(count))
         return [(self.rows[i % len(self.rows)], self._texts[i % len(self.rows)]) for i in places]
 
     def _captions_before(self, turn: int) -> npt.NDArray[np.int64]:
@@ -132,7 +139,8 @@ class SynthesisReport:
 
     `pictures` is how many the folder holds, `made` how many of them in this run; `left_out` the sentences that no font
     could draw, `skipped` those that did not fit a frame, `fitted` and `kinds` how many pictures were wrapped or shrunk
-    and of each kind; `characters` in how many pictures each character was drawn, the rarest first.
+    and of each kind; `characters` in how many pictures each character was drawn, the rarest first; `lengths` how many
+    pictures have a caption of so many characters, white space apart. A caption of two sentences is as long as both.
     """
 
     manifest: Path
@@ -143,6 +151,7 @@ class SynthesisReport:
     fitted: Mapping[str, int]
     kinds: Mapping[str, int]
     characters: Mapping[str, int]
+    lengths: Mapping[int, int]
 
     def __str__(self) -> str:
         """Return a few lines to read."""
@@ -151,8 +160,13 @@ class SynthesisReport:
             f"{self.manifest.parent}: {self.pictures} pictures, {self.made} of them made now ({kinds}); "
             f"{self.fitted.get('wrapped', 0)} wrapped, {self.fitted.get('shrunk', 0)} shrunk, "
             f"{self.skipped} sentences passed over because they did not fit; "
-            f"{len(self.characters)} characters, each in {min(self.characters.values(), default=0)} pictures or more"
+            f"{len(self.characters)} characters, the rarest {self._rarest()}; "
+            f"captions of {min(self.lengths, default=0)} to {max(self.lengths, default=0)} characters"
         )
+
+    def _rarest(self) -> str:
+        shown = list(self.characters.items())[:_EXAMPLES]
+        return ", ".join(f"{character} in {count}" for character, count in shown) or "none"
 
 
 def synthesize(
@@ -272,10 +286,10 @@ def _made(sentences: Sentences, synthesizer: Synthesizer, numbers: range, worker
 def _settings(sentences: Sentences, synthesizer: Synthesizer) -> dict[str, JSON]:
     """Return all that decides the pictures."""
     lengths = sentences.plan.lengths
-    names = hashlib.blake2b(digest_size=16)
-    for name in synthesizer.backgrounds.names:
-        names.update(f"{name}\n".encode("utf-8", "surrogateescape"))
+    backgrounds = synthesizer.backgrounds
     return {
+        "drawing": _DRAWING,
+        "libraries": {name: version(name) for name in _LIBRARIES},
         "count": sentences.count,
         "seed": synthesizer.seed,
         "sentences": len(sentences.rows),
@@ -283,10 +297,15 @@ def _settings(sentences: Sentences, synthesizer: Synthesizer) -> dict[str, JSON]
         "mode": sentences.plan.mode,
         "lengths": None if lengths is None else {str(length): share for length, share in lengths.items()},
         "floor": sentences.plan.floor,
-        "backgrounds": len(synthesizer.backgrounds.names),
-        "letterbox": synthesizer.backgrounds.letterbox,
-        "background names": names.hexdigest(),
-        "fonts": [f"{f.path.name}#{f.face} {f.name} = {f.weight:g}" for f in synthesizer.fonts.fonts],
+        "backgrounds": {
+            "count": len(backgrounds.files),
+            "digest": _digest(zip(backgrounds.names, backgrounds.files, strict=True)),
+            "letterbox": backgrounds.letterbox,
+        },
+        "fonts": [
+            f"{font.path.name}#{font.face} {font.name} = {font.weight:g}, {_digest([('', font.path)])}"
+            for font in synthesizer.fonts.fonts
+        ],
         "sizes": [list(size) for size in synthesizer.sizes],
         "damage": synthesizer.damage,
         "format": synthesizer.format,
@@ -294,21 +313,36 @@ def _settings(sentences: Sentences, synthesizer: Synthesizer) -> dict[str, JSON]
     }
 
 
+def _digest(files: Iterable[tuple[str, Path]]) -> str:
+    """Return a digest of names, sizes and first bytes of files: enough to tell that one was changed for another."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, path in files:
+        try:
+            with path.open("rb") as stream:
+                begin, size = stream.read(_BYTES_LOOKED_AT), path.stat().st_size
+        except OSError as error:
+            raise SynthesisError(f"{path}: can't be read any more ({error.strerror}); put it back") from error
+        digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape") + begin)
+    return digest.hexdigest()
+
+
 def _report(manifest: Path, sentences: Sentences, made: int) -> SynthesisReport:
     import pyarrow.parquet as pq
 
-    fitted, kinds, characters = Counter[str](), Counter[str](), Counter[str]()
+    fitted, kinds, characters, lengths = Counter[str](), Counter[str](), Counter[str](), Counter[int]()
     skipped = pictures = 0
     with pq.ParquetFile(manifest) as table:
         for batch in table.iter_batches(columns=["text", "fitted", "kind", "skipped"]):
             pictures += batch.num_rows
             for text in batch.column("text").to_pylist():
-                characters.update(set("".join(text.split())))
+                drawn = "".join(text.split())
+                characters.update(set(drawn))
+                lengths[len(drawn)] += bool(drawn)
             fitted.update(batch.column("fitted").to_pylist())
             kinds.update(batch.column("kind").to_pylist())
             skipped += pc.sum(batch.column("skipped")).as_py() or 0
     rarest = sorted(characters.items(), key=lambda item: (item[1], item[0]))
     return SynthesisReport(
         manifest, pictures, made, sentences.left_out, skipped, dict(sorted(fitted.items())),
-        dict(sorted(kinds.items())), dict(rarest),
+        dict(sorted(kinds.items())), dict(rarest), {n: lengths[n] for n in sorted(lengths) if lengths[n]},
     )  # fmt: skip
