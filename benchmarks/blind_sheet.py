@@ -26,13 +26,13 @@ from caprag.synthesis.styles import Look
 BAND = 0.2
 """Share of the frame's height that a band shows, from the foot."""
 
-DAMAGE = 0.1
+DAMAGE = 0.06
 """Strength of the damage: these programmes were well sent."""
 
 # Measured on the frames: mean brightness by distance from the white ink, width of strokes, pitch of characters.
-ANIMATION = {"outline_width": 6.25, "outline_blur": 1.2, "outline_opacity": 1.0, "softness": 0.8, "tracking": 0.08,
-             "shadow_opacity": 0.45, "shadow_x": 1.0, "shadow_y": 1.0, "shadow_blur": 2.4}  # fmt: skip
-DRAMA = {"outline_width": 2.0, "outline_blur": 0.6, "outline_opacity": 1.0, "softness": 0.8, "tracking": 0.13,
+ANIMATION = {"outline_width": 6.25, "outline_blur": 1.2, "outline_opacity": 1.0, "softness": 0.8, "tracking": 0.027,
+             "shadow_opacity": 0.25, "shadow_x": 1.0, "shadow_y": 1.0, "shadow_blur": 1.8}  # fmt: skip
+DRAMA = {"outline_width": 1.75, "outline_blur": 0.4, "outline_opacity": 1.0, "softness": 0.4, "tracking": 0.03,
          "opacity": 1.0}  # fmt: skip
 
 WIDTH, COLUMNS, GAP = 800, 2, 6
@@ -51,8 +51,8 @@ def made(count: int, seed: int, scenes: Path) -> list[Image.Image]:
     look: Look
     region: Region
     for look, text, name, region, size, edge, house in (
-        ("soft", "zh-TW/setences.txt", "NotoSansCJK-Bold.ttc", "TC", (38, 38), (0.944, 0.944), ANIMATION),
-        ("faint", "zh-CN/cn.txt", "NotoSansCJK-DemiLight.ttc", "SC", (42, 42), (0.936, 0.936), DRAMA),
+        ("soft", "zh-TW/setences.txt", "NotoSansCJK-Bold.ttc", "TC", (40, 40), (0.946, 0.946), ANIMATION),
+        ("faint", "zh-CN/cn.txt", "NotoSansCJK-DemiLight.ttc", "SC", (46, 46), (0.937, 0.937), DRAMA),
     ):
         sentences = [s.text for s in caprag.read_corpus(DATA / "text" / text) if 3 <= len(s.text) <= 14]
         paths = sorted(Path("/usr/share/fonts").rglob(name))

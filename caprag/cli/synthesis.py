@@ -28,7 +28,7 @@ def synth(
     ] = None,
     each: Annotated[
         bool,
-        typer.Option("--each", help="One picture of each line, in order, repeated ones too; none without a caption."),
+        typer.Option("--each", help="One picture of each line, in order; none without a caption."),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same pictures.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; does not change the pictures.")] = 1,
