@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from caprag.corpus import CaptionRules, character_set
 from caprag.corpus.characters import CharacterSet
-from caprag.corpus.cleaning import Brackets, clean_line, has_speaker, refusal, strip_row
+from caprag.corpus.cleaning import Brackets, clean_line, refusal, strip_row
 from caprag.errors import CorpusError
 from caprag.text import normalize
 
 AWKWARD = st.text(st.sampled_from("我好a1 .,:()[]「」『』\"'*_`~#>|<-•、一①。!\u3000"), max_size=30)
 
 
-def cleaned(raw: str, brackets: Brackets = "content") -> str:
-    return clean_line(normalize(strip_row(raw)), brackets)
+def cleaned(raw: str, brackets: Brackets = "marks") -> str:
+    return clean_line(normalize(strip_row(raw)[0]), brackets).text
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,28 @@ def test_list_marks_go(mark: str) -> None:
         "十分好",
         "7-11見",
         "O'Brien's",
+        "100.元起跳",
+        "100.我不知道",
+        "50.元起跳",
+        "3.年後再見",
+        "如果a<b而且c>d就成立了",
+        "如果 a < b 而且 c > d 就成立了",
+        "我告訴你:快跑吧",
+        "他說:快跑吧",
+        "时间:明天早上",
+        "時間:明天早上",
+        "地點:台北",
+        "例如:蘋果",
+        "重點如下:蘋果",
+        "答:我不知道",
+        "港島綫:金鐘,灣仔",
+        "屯馬線:荃灣西",
+        "手續費:沒有列明",
+        "孔子云:何陋之有",
+        "Note: 很好",
+        "CPU: 很快",
+        "Step 1: 很好",
+        "他昨天晚上說:好",
     ],
 )
 def test_what_only_looks_like_a_mark_stays(text: str) -> None:
@@ -98,6 +120,9 @@ def test_what_only_looks_like_a_mark_stays(text: str) -> None:
         ("[連結](https://x.y/z)在此", "連結在此"),
         ("![圖](a.png)好看", "圖好看"),
         ("<i>斜</i>體", "斜體"),
+        ('<font color="#fff">字</font>', "字"),
+        ("<v 小明>你好</v><c.yellow>嗎</c>", "你好嗎"),
+        ("<00:01:02.000>你好", "你好"),
         ("一<br/>二", "一 二"),
         ("| 甲 | 乙 |", "甲 乙"),
         ("### **標題**", "標題"),
@@ -110,8 +135,9 @@ def test_markdown_goes(raw: str, expected: str) -> None:
 
 
 def test_fenced_code_goes_with_what_is_in_it() -> None:
-    assert strip_row("前\n```python\nprint('中')\n```\n後") == "前\n\n後"
-    assert strip_row("前\n```\n沒有結束") == "前\n"
+    text = "前\n```python\nprint('中')\n```\n後"
+    assert strip_row(text) == ("前\n\n後", {"markup": text[2:]})
+    assert strip_row("前\n```\n沒有結束")[0] == "前\n"
 
 
 @pytest.mark.parametrize(
@@ -141,26 +167,35 @@ def test_speakers_go(raw: str) -> None:
 
 @pytest.mark.parametrize("raw", ["小明：你好", "- 小明(笑): 你好", "Tom: hi", "[小明]:你好", "「小明：你好」"])
 def test_a_speaker_colon_is_seen(raw: str) -> None:
-    assert has_speaker(normalize(raw))
+    assert clean_line(normalize(raw)).spoken
 
 
 @pytest.mark.parametrize(
     "raw", ["12:30見", "https://a.b", "你好", "(旁白)你好", "他一共帶來了三種東西:蘋果", "看見自己:", "比分3:2"]
 )
 def test_other_colons_are_none(raw: str) -> None:
-    assert not has_speaker(normalize(raw))
+    assert not clean_line(normalize(raw)).spoken
 
 
 @pytest.mark.parametrize(
     ("raw", "content", "marks", "keep"),
     [
         ("你好(笑)再見", "你好再見", "你好笑再見", "你好(笑)再見"),
-        ("你好（a（b）c）再見", "你好再見", "你好abc再見", "你好(a(b)c)再見"),
-        ("你好[音樂]", "你好", "你好音樂", "你好[音樂]"),
+        ("他(不)知道", "他知道", "他不知道", "他(不)知道"),
+        ("(其實)我知道", "我知道", "其實我知道", "(其實)我知道"),
+        ("你好（甲（b）丙）再見", "你好再見", "你好甲b丙再見", "你好(甲(b)丙)再見"),
+        ("要100(50%)元", "要100元", "要100 50%元", "要100(50%)元"),
+        # Stage directions at an end.
+        ("你好[音樂]", "你好", "你好", "你好[音樂]"),
+        ("你好!(笑)再見", "你好!再見", "你好!再見", "你好!(笑)再見"),
+        ("「你好(笑)」", "你好", "你好", "你好(笑)"),
+        ("(笑)(掌聲)你好", "你好", "你好", "(笑)(掌聲)你好"),
+        ("[電話鈴聲響起]", "", "", "[電話鈴聲響起]"),
+        ("[♪♪]你好", "你好", "你好", "[♪♪]你好"),
         ("你好(再見", "你好再見", "你好再見", "你好(再見"),
-        ("你)好(a]b)c", "你好c", "你好abc", "你)好(a]b)c"),
+        ("你)好(a]b)c", "你好c", "你好a b c", "你)好(a]b)c"),
         ("(全部都是)", "", "全部都是", "(全部都是)"),
-        ("好(a)(b)好【c】", "好好", "好ab好c", "好(a)(b)好【c】"),
+        ("好(a)(b)好【c】", "好好", "好a b好c", "好(a)(b)好【c】"),
     ],
 )
 def test_brackets(raw: str, content: str, marks: str, keep: str) -> None:
@@ -181,7 +216,7 @@ def test_apostrophes_within_words_stay() -> None:
 @given(AWKWARD | st.text(max_size=40), st.sampled_from(["content", "marks", "keep"]))
 def test_cleaning_gives_a_written_line_out_of_its_characters(raw: str, brackets: Brackets) -> None:
     for line in normalize(raw).split("\n"):
-        clean = clean_line(line, brackets)
+        clean = clean_line(line, brackets).text
         assert normalize(clean) == clean
         # Nothing is added or moved: what is left is a subsequence.
         rest = iter(line.replace("|", " ").replace("<", " <").replace(">", "> "))
@@ -190,7 +225,41 @@ def test_cleaning_gives_a_written_line_out_of_its_characters(raw: str, brackets:
             assert not set(clean) & set("()[]{}【】〔〕「」『』“”")
 
 
-@pytest.mark.parametrize("unit", ["(", "()", "**a", "「", "[a](", "1. ", "<a", "a:", "'", "①\n", "```\n", "小明("])
+@pytest.mark.parametrize(
+    ("raw", "brackets", "changes"),
+    [
+        ("1. 你好", "marks", {"marks": "1. 你好"}),
+        ("- 小明(笑):你好", "marks", {"marks": "- 小明(笑):你好", "speakers": "小明(笑):你好"}),
+        ("[小明] 你好", "marks", {"speakers": "[小明] 你好"}),
+        ("你好嗎(笑)", "marks", {"brackets": "(笑)"}),
+        ("他(不)知道", "content", {"brackets": "(不)知道"}),
+        ("你<b>好</b>", "marks", {"markup": "<b>好</b>"}),
+        ("你[好](a.html)", "marks", {"markup": "[好](a.html)"}),
+        ("「他(不)*知*道」", "marks", {}),
+        ("他(不)知道(笑)", "keep", {}),
+    ],
+)
+def test_what_goes_is_told(raw: str, brackets: Brackets, changes: dict[str, str]) -> None:
+    assert clean_line(raw, brackets).changes == changes
+
+
+WORDS = st.sampled_from([*"我不知道:<>().1", "時間", "小明", "100", "元", "告訴你", "(不)", "[笑]", " ", "a", "<b>"])
+
+
+@given(st.lists(WORDS, max_size=12).map("".join))
+def test_no_letter_goes_untold(raw: str) -> None:
+    def letters(text: str) -> str:
+        return "".join(filter(str.isalnum, text))
+
+    line = normalize(raw)
+    clean = clean_line(line)
+    assert clean.changes or letters(clean.text) == letters(line)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["(", "(笑)", "(笑)」", "<b ", "小明:", "()", "**a", "「", "[a](", "1. ", "<a", "a:", "'", "①\n", "```\n", "小明("],
+)
 def test_a_huge_line_is_cleaned_in_one_go(unit: str) -> None:
     assert len(cleaned((unit * (300_000 // len(unit))).replace("\n", " "))) <= 300_000
 

@@ -96,13 +96,44 @@ def test_what_is_sampled_is_of_the_closed_kinds_and_in_range() -> None:
     assert {d.shrink for d in seen} <= {None, *get_args(Interpolation)}
     assert {d.h264_frames for d in seen} == {None, 1, 2, 3}
     for d in seen:
-        assert d.scale is None or 0.2 < d.scale < 1
-        assert d.h264_crf is None or 18 <= d.h264_crf <= 51
+        assert d.scale is None or 0.17 < d.scale < 1
+        assert d.h264_crf is None or 12 <= d.h264_crf <= 51
         assert d.jpeg_quality is None or 5 <= d.jpeg_quality <= 95
         assert d.caption_opacity is None or 0.1 < d.caption_opacity < 1
         assert (d.blur is None) == (d.blur_size is None)
         assert (d.fields == "moved") == (d.field_shift is not None)
     assert seen == [sample_damage(rng(i), 1.0) for i in range(300)]
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.78, 1.0])
+def test_fades_leave_contrast_and_the_encoder_goes_by_it(strength: float) -> None:
+    seen = [sample_damage(rng(i), strength) for i in range(2000)]
+    contrasts = [(d.caption_opacity or 1.0) * (d.brightness or 1.0) for d in seen]
+    assert min(contrasts) >= 1 - 0.6 * strength - 1e-9
+    assert all(d.brightness is None or d.brightness <= 1.0 for d in seen)
+    assert sum(d.caption_opacity is not None and d.brightness is not None for d in seen) > 10 * strength
+    # The quantiser's step doubles every 6: it must fall at least as fast as the contrast.
+    for whole, faded in ((0.85, 1.0), (0.6, 0.85)):
+        rates = [
+            np.mean([d.h264_crf for d, c in zip(seen, contrasts, strict=True) if d.h264_crf and low < c <= high])
+            for low, high in ((whole, faded), (faded - 1e-9, 1.0))
+            if any(d.h264_crf and low < c <= high for d, c in zip(seen, contrasts, strict=True))
+        ]
+        assert rates == sorted(rates)
+
+
+def test_no_damage_wipes_a_caption_out() -> None:
+    before = np.full((360, 640, 3), 110, np.uint8)
+    frame = before.copy()
+    # The upright stroke of a character of 30 pixels and the bar across it, and again.
+    for x in range(200, 440, 32):
+        frame[300:330, x + 12 : x + 16] = frame[312:316, x : x + 28] = 255
+    box = np.s_[300:330, 200:440]
+    for i in range(300):
+        damage = sample_damage(rng(i), 1.0)
+        with_caption, without = (apply_damage(pixels, damage, rng(i), before) for pixels in (frame, before))
+        difference = np.abs(with_caption[box].astype(float) - without[box]).mean(axis=2)
+        assert np.percentile(difference, 95) >= 10, (i, damage)
 
 
 def test_the_manifest_takes_every_damage() -> None:

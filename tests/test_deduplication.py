@@ -17,8 +17,9 @@ from caprag.corpus import deduplication, near
 from caprag.corpus.chunks import process_chunk
 from caprag.corpus.cleaning import CaptionRules
 from caprag.corpus.deduplication import DUPLICATE, KEPT, VARIANT, find_duplicates
+from caprag.corpus.forms import duplicate_forms
 from caprag.corpus.near import find_near
-from caprag.text import match_form, match_forms
+from caprag.text import match_form, match_forms, normalize
 
 LINES = [
     "你好嗎小明",
@@ -83,6 +84,57 @@ def test_forms_of_many_are_the_forms_of_each() -> None:
 @given(st.lists(st.text(st.sampled_from("aΣσİ好\u0301가\n ,!裡½\ud800"), max_size=6) | st.text(max_size=8), max_size=6))
 def test_forms_of_any_texts_are_the_forms_of_each(texts: list[str]) -> None:
     assert match_forms(texts) == [match_form(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("價格3.5元整", "價格35元整"),
+        ("12:30見面吧", "1230見面吧"),
+        ("-5度", "5度"),
+        ("氣溫-5度", "氣溫+5度"),
+        ("a+b", "a-b"),
+        ("a+b", "ab"),
+        ("a=b", "ab"),
+        ("7-11很近", "711很近"),
+        ("3、4個人", "34個人"),
+        ("3 4個人", "34個人"),
+        ("50%的人", "50的人"),
+        ("$5很貴", "5很貴"),
+        ("C++很難", "C很難"),
+        ("1.23度", "12.3度"),
+    ],
+)
+def test_signs_and_points_tell_pieces_apart(first: str, second: str) -> None:
+    assert find_duplicates(fingerprints([first, second]), 2).tolist() == [KEPT, KEPT]
+    assert match_form(first) == match_form(second) or "+" in first
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("你好嗎?", "你好吗!"),
+        ("你好,再見", "你好 再見"),
+        ("a + b很好", "A+B很好"),
+        ("1,000元", "1000元"),
+        ("3×4很好", "3*4很好"),
+        ("《書名》很好", "書名很好"),
+        ("OK-走吧", "OK走吧"),
+        ("U.S.很大", "US很大"),
+        ("-你好", "你好"),
+    ],
+)
+def test_marks_that_say_nothing_do_not(first: str, second: str) -> None:
+    assert duplicate_forms([first, second]) == [duplicate_forms([first])[0]] * 2
+
+
+@given(
+    st.lists(st.text(st.sampled_from("aB好裡1 .:,-+%"), min_size=1, max_size=8).map(normalize).filter(bool), max_size=6)
+)
+def test_forms_have_the_matching_forms_letters(texts: list[str]) -> None:
+    found = duplicate_forms(texts)
+    assert ["".join(filter(str.isalnum, form)) for form in found] == [match_form(text) for text in texts]
+    assert found == [duplicate_forms([text])[0] for text in texts]
 
 
 # --- nearly equal -------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from caprag.errors import SynthesisError
 from caprag.paths import locked, replacing
 from caprag.synthesis.containers import Container
 from caprag.synthesis.output import DatasetWriter
-from caprag.synthesis.reading import count_pictures, read_dataset, read_manifest, read_picture, read_settings
+from caprag.synthesis.reading import count_pictures, read_dataset, read_header, read_manifest, read_picture
 
 SCHEMA = pa.schema(
     [
@@ -160,7 +160,7 @@ def test_it_is_read_back(tmp_path: Path, container: Container) -> None:
         with pytest.raises(SynthesisError, match=f"no whole picture {number}"):
             read_picture(tmp_path / "資料 集", number)
     assert count_pictures(tmp_path / "資料 集") == 20
-    assert read_settings(tmp_path / "資料 集") == json.loads(json.dumps(SETTINGS))
+    assert read_header(tmp_path / "資料 集")["settings"] == json.loads(json.dumps(SETTINGS))
 
 
 @pytest.mark.parametrize("count", [0, 1, SHARD, SHARD + 1])
@@ -235,9 +235,9 @@ def last_book(folder: Path, container: Container) -> Path:
     return sorted((folder / "pictures").glob("*.tar" if container == "tar" else "*/metadata.jsonl"))[-1]
 
 
-def test_a_kill_at_any_byte(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("count", [SHARD, SHARD + 3])
+def test_a_kill_at_any_byte(tmp_path: Path, container: Container, count: int) -> None:
     """Wherever the last write stopped, what is whole stays and the rest is made again."""
-    count = SHARD + 3
     fill(tmp_path / "calm", count, container)
     calm = tree(tmp_path / "calm")
     size = last_book(tmp_path / "calm", container).stat().st_size
@@ -248,7 +248,7 @@ def test_a_kill_at_any_byte(tmp_path: Path, container: Container) -> None:
         os.truncate(book, cut)
         (tmp_path / "cut/manifest.parquet").unlink()
         with DatasetWriter(tmp_path / "cut", SETTINGS, SCHEMA, container=container, shard_size=SHARD) as writer:
-            assert SHARD <= writer.done <= count
+            assert (count - 1) // SHARD * SHARD <= writer.done <= count
             assert len(list(read_dataset(tmp_path / "cut"))) == writer.done
         assert fill(tmp_path / "cut", count, container).done == count
         assert tree(tmp_path / "cut") == calm
@@ -306,6 +306,9 @@ TAR_DAMAGE: dict[str, tuple[int, Callable[[Path], object]]] = {
     "tar missing": (7, lambda p: (p / "00001.tar").unlink()),
     "all missing": (0, lambda p: shutil.rmtree(p)),
     "an empty one more": (20, lambda p: (p / "00003.tar").touch()),
+    "end of a full tar cut": (20, lambda p: os.truncate(p / "00001.tar", (p / "00001.tar").stat().st_size - 1024)),
+    "end of a full tar torn": (20, lambda p: _tear(p / "00000.tar", (p / "00000.tar").stat().st_size - 9, b"\xff" * 9)),
+    "something after a full tar": (20, lambda p: _tear(p / "00000.tar", (p / "00000.tar").stat().st_size, b"\xff" * 9)),
 }
 DAMAGE = [("folders", name) for name in FOLDER_DAMAGE] + [("tar", name) for name in TAR_DAMAGE]
 

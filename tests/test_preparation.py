@@ -20,6 +20,7 @@ import pytest
 
 from caprag.corpus import CaptionRules, corpus_statistics, preparation, prepare_corpus, split_caption
 from caprag.corpus.cleaning import clean_line, refusal, strip_row
+from caprag.corpus.forms import duplicate_forms
 from caprag.errors import CapragError, CorpusError
 from caprag.text import convert, match_form, normalize
 from caprag.types import Sentence
@@ -59,24 +60,24 @@ def plain(paths: list[Path], rules: CaptionRules) -> tuple[list[tuple[str, str, 
     forms: set[str] = set()
     for path in paths:
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-            written = normalize(strip_row(line))
+            written = normalize(strip_row(line)[0])
             if not written:
                 continue
             if rules.convert:
                 written = convert(written, rules.convert)
-            pieces = split_caption(clean_line(written, rules.brackets), rules.max_chars, rules.min_chars)
+            pieces = split_caption(clean_line(written, rules.brackets).text, rules.max_chars, rules.min_chars)
             dropped["empty"] += not pieces
             for piece in pieces:
                 if reason := refusal(piece, rules):
                     dropped[reason] += 1
                 elif piece in texts:
                     dropped["duplicate"] += 1
-                elif match_form(piece) in forms:
+                elif duplicate_forms([piece])[0] in forms:
                     dropped["variant"] += 1
                 else:
                     kept.append((piece, str(path), number))
                 texts.add(piece) if not reason else None
-                forms.add(match_form(piece)) if not reason else None
+                forms.add(duplicate_forms([piece])[0]) if not reason else None
     return kept, +dropped
 
 
@@ -100,6 +101,24 @@ def test_merges_files_and_says_what_was_dropped(raw: Path, tmp_path: Path) -> No
     assert "1.txt, line 6: 今天天气真的很好" in table
     assert "kept         6  60.0%" in table
     assert report.statistics == corpus_statistics([row["text"] for row in rows])
+    # Nothing but marks goes in silence.
+    assert dict(report.changed) == {"marks": 2, "speakers": 1}
+    assert report.changes["speakers"] == (Sentence("小明:「今天天氣真的很好!」", str(raw / "1.txt"), 1),)
+    assert "changed: list marks stripped" in table
+    assert "1.txt, line 1: 小明:「今天天氣真的很好!」" in table
+
+
+def test_a_row_of_nothing_is_shown_as_it_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "b.txt"
+    path.write_text("\u200b\u200b\n***\n①\n" + "\x01" * 99 + "\n今天天氣真的很好\n", encoding="utf-8")
+    report = prepare_corpus(path, tmp_path / "out.txt", CaptionRules(convert="tw"))
+    assert [(e.line, e.text) for e in report.examples["empty"]] == [
+        (1, "\\u200b\\u200b"),
+        (2, "***"),
+        (3, "①"),
+        (4, "\\x01" * 10),
+    ]
+    assert not report.changed
 
 
 @pytest.mark.parametrize("convert_to", [None, "tw", "s"])
@@ -170,7 +189,7 @@ def test_options_of_the_rules(tmp_path: Path) -> None:
 
     assert run() == ["今天天氣真的很好", "里面的东西都很好", "我们一起去公园玩吧"]
     assert run(drop_speakers=True) == ["里面的东西都很好", "我们一起去公园玩吧"]
-    assert run(convert="tw", brackets="marks") == ["今天天氣真的很好", "裡面的東西都很好笑", "我們一起去公園玩吧"]
+    assert run(convert="tw", brackets="keep") == ["今天天氣真的很好", "裡面的東西都很好(笑)", "我們一起去公園玩吧"]
     assert run(max_chars=5, min_chars=3) == ["今天天氣真", "的很好", "里面的东西", "都很好", "我们一起去", "公园玩吧"]
 
 

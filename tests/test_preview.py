@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image, ImageFont
 
-from caprag.errors import SynthesisError
-from caprag.synthesis.output import DatasetWriter
 from caprag.synthesis.pictures import Pixels
-from caprag.synthesis.preview import contact_sheet, sheet_from_dataset
+from caprag.synthesis.preview import contact_sheet
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -89,32 +85,3 @@ def test_wrong_arguments() -> None:
             contact_sheet(one, **options)
     with pytest.raises(ValueError, match="no picture"):
         contact_sheet([])
-
-
-@pytest.mark.parametrize("container", ["folders", "tar"])
-def test_a_sheet_of_a_data_set(tmp_path: Path, container: Any) -> None:
-    folder = tmp_path / "資料 集"
-    with DatasetWriter(folder, {}, pa.schema([("text", pa.string())]), container=container, shard_size=4) as writer:
-        with pytest.raises(SynthesisError, match="has no picture yet"):
-            sheet_from_dataset(folder)
-        for number in range(10):
-            stream = io.BytesIO()
-            Image.new("RGB", (32, 18), (number * 20, 0, 0)).save(stream, "PNG")
-            writer.write(number, stream.getvalue(), ".png", {"text": "a"})
-    sheet = sheet_from_dataset(folder, 3, 1, columns=3, width=300)
-    assert sheet.tobytes() == sheet_from_dataset(folder, 3, 1, columns=3, width=300).tobytes()
-    assert sheet.tobytes() != sheet_from_dataset(folder, 3, 2, columns=3, width=300).tobytes()
-    reds = [np.asarray(sheet)[20, 50 + 97 * place, 0] for place in range(3)]
-    assert reds == sorted(reds)
-    assert len(set(reds)) == 3
-    whole = sheet_from_dataset(folder, 100, columns=5, width=300)
-    assert [whole.getpixel((25 + 58 * place, 20)) for place in range(5)] == [(20 * n, 0, 0) for n in range(5)]
-    with pytest.raises(ValueError, match="count is 0"):
-        sheet_from_dataset(folder, 0)
-
-
-def test_a_picture_that_is_none(tmp_path: Path) -> None:
-    with DatasetWriter(tmp_path, {}, pa.schema([("text", pa.string())])) as writer:
-        writer.write(0, b"no picture", ".jpg", {"text": ""})
-    with pytest.raises(SynthesisError, match="picture 0 is no picture"):
-        sheet_from_dataset(tmp_path)

@@ -42,8 +42,8 @@ def corpus(
         typer.Option("--drop-speakers", help="Drop lines with a speaker and a colon; else the speaker is stripped."),
     ] = False,
     brackets: Annotated[
-        str, typer.Option(help="What goes of brackets: content (all that is in them too), marks, or keep.")
-    ] = "content",
+        str, typer.Option(help="What goes of brackets: marks (and directions: 笑), content (all in them), or keep.")
+    ] = "marks",
     near: Annotated[
         float | None,
         typer.Option(help="Drop what is so similar to an earlier line, e.g. 0.9 (1 - edits / length); 0.7 at least."),
@@ -58,7 +58,7 @@ def corpus(
 
     List marks, Markdown, speaker tags, brackets and quotes are stripped. Text is cut at sentence ends, then (where it
     is too long) at commas, at connectives, and at the length itself, never within a Latin word or a number. What was
-    dropped is printed with reasons, counts and examples. The output is the same for any number of workers.
+    dropped or changed is printed with reasons, counts and examples. The output is the same for any number of workers.
     """
     from caprag.corpus import CaptionRules, character_set, draw_statistics, prepare_corpus
     from caprag.errors import require

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caprag.corpus.chunks import EXAMPLES, ChunkResult, Row, process_chunk
-from caprag.corpus.cleaning import REASONS, CaptionRules, Reason
+from caprag.corpus.cleaning import CHANGES, REASONS, CaptionRules, Change, Reason
 from caprag.corpus.deduplication import DUPLICATE, KEPT, NEAR, VARIANT
 from caprag.corpus.files import list_files
 from caprag.corpus.near import check_near
@@ -58,6 +58,11 @@ class PreparationReport:
         Number of pieces dropped by reason, in the order of `caprag.corpus.cleaning.REASONS`; only those above 0.
     examples
         The first few pieces dropped for each reason, with file and line.
+    changed
+        Number of lines that lost more than marks that say nothing, by what they lost, in the order of
+        `caprag.corpus.cleaning.CHANGES`; only those above 0.
+    changes
+        The first few such lines of each kind, from the place on where they lost it.
     statistics
         Lengths and characters of what was written.
     """
@@ -69,6 +74,8 @@ class PreparationReport:
     kept: int
     dropped: Mapping[Reason, int]
     examples: Mapping[Reason, tuple[Sentence, ...]]
+    changed: Mapping[Change, int]
+    changes: Mapping[Change, tuple[Sentence, ...]]
     statistics: CorpusStatistics
 
     def __str__(self) -> str:
@@ -82,8 +89,15 @@ class PreparationReport:
         for reason, count in self.dropped.items():
             share = f"{count / max(1, self.pieces):.1%}"
             lines.append(f"{reason:<11} {count:>{width}}  {share:<6} dropped: {REASONS[reason]}")
-            lines += [f"{'':<12}{e.source}, line {e.line}: {_shorten(e.text)}" for e in self.examples[reason]]
+            lines += map(_example, self.examples[reason])
+        for change, count in self.changed.items():
+            lines.append(f"{change:<11} {count:>{width}}  {'lines':<6} changed: {CHANGES[change]}")
+            lines += map(_example, self.changes[change])
         return "\n".join(filter(None, lines))
+
+
+def _example(sentence: Sentence) -> str:
+    return f"{'':<12}{sentence.source}, line {sentence.line}: {_shorten(sentence.text)}"
 
 
 def _shorten(text: str, most: int = 40) -> str:
@@ -106,8 +120,8 @@ def prepare_corpus(
     """Make one corpus of captions out of text files, subtitles, tables and chats.
 
     Each line is written in its written form, converted where asked, stripped of what is no caption, split to caption
-    length, and judged; of pieces whose matching forms are equal the first in document order is kept. Output that was
-    there is replaced when all is done, and only then.
+    length, and judged; of pieces that are equal but for marks, case and variant characters the first in document order
+    is kept (`caprag.corpus.forms`). Output that was there is replaced when all is done, and only then.
 
     Parameters
     ----------
@@ -123,7 +137,7 @@ def prepare_corpus(
         Where the text is; see `caprag.read_corpus`.
     near
         Also drop what is at least so similar to an earlier kept piece, in [0.7, 1]: 1 - edit distance / the longer
-        length, of matching forms. Needs about 20 bytes of memory a piece, and more where many are similar; see
+        length, of those forms. Needs about 20 bytes of memory a piece, and more where many are similar; see
         `caprag.corpus.near.find_near`.
     workers
         Number of processes; ``None`` means one for each CPU. It changes nothing in the output. With more than one, a
@@ -196,12 +210,15 @@ def prepare_corpus(
         pieces=kept + sum(dropped.values()),
         kept=kept,
         dropped=dropped,
-        examples={
-            reason: tuple(Sentence(text, names[number], line) for number, line, text in tally.examples[reason])
-            for reason in dropped
-        },
+        examples={reason: _sentences(tally.examples[reason], names) for reason in dropped},
+        changed={change: tally.changed[change] for change in CHANGES if tally.changed[change]},
+        changes={change: _sentences(tally.changes[change], names) for change in CHANGES if tally.changed[change]},
         statistics=counter.result(),
     )
+
+
+def _sentences(rows: list[Row], names: Sequence[str]) -> tuple[Sentence, ...]:
+    return tuple(Sentence(text, names[number], line) for number, line, text in rows)
 
 
 def _find(
@@ -294,17 +311,23 @@ def _encodable(text: str) -> str:
 
 
 class _Tally:
-    """What was dropped, and the first few of each kind."""
+    """What was dropped and changed, and the first few of each kind."""
 
     def __init__(self) -> None:
         self.dropped: Counter[Reason] = Counter()
         self.examples: dict[Reason, list[Row]] = {reason: [] for reason in REASONS}
+        self.changed: Counter[Change] = Counter()
+        self.changes: dict[Change, list[Row]] = {change: [] for change in CHANGES}
 
     def add(self, result: ChunkResult) -> None:
         self.dropped.update(result.dropped)
         for reason, rows in result.examples.items():
             examples = self.examples[reason]
             examples += rows[: EXAMPLES - len(examples)]
+        self.changed.update(result.changed)
+        for change, rows in result.changes.items():
+            changes = self.changes[change]
+            changes += rows[: EXAMPLES - len(changes)]
 
 
 def _kept(

@@ -25,17 +25,26 @@ DROPPED_AT_ENDS = " \t\u3000,，、､;；:：。｡"
 """What a caption does not show at its ends; other marks (?!…~) stay."""
 
 _LINE = re.compile(r"[\n\r]+")
-_SPACES = re.compile(r"\s+")
-_ALL_ENDS = re.compile(r"[。｡！？!?…⋯；;]|\.\.")
+_ALL_ENDS = re.compile(r"[。｡！？!?…⋯；;.]")
 # These begin with the one class of characters that they can begin with, which makes the search fast.
 # A run of ends, with the brackets and quotes that it closes. Within a Latin word (an address) there is no end.
 _CLOSED = '[)）\\]］」』】》〉”’"]*'
+_CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_LATIN = "A-Za-z\u00c0-\u024f"
+_ABBREVIATIONS = (
+    "mr mrs ms dr st jr sr vs etc prof rev hon gen col capt lt sgt inc ltd co corp dept univ assoc cf al ca approx est "
+    "tel ext ave blvd rd mt ft jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri"
+)
+# A full stop after a Latin word, before a capital, before East Asian text or at the end. Not in 3.14, a.m. or U.S.
+_FULL_STOP = (
+    rf"(?<=[{_LATIN}]{{2}}\.)(?={_CLOSED}(?:\s+[A-Z\u00c0-\u00de(\[\"'“‘]|\s*(?:[{_CJK}「『《(【]|$)))"
+    + "".join(rf"(?<!(?<![{_LATIN}])(?i:{word})\.)" for word in _ABBREVIATIONS.split())
+)
 _SENTENCE_END = re.compile(
-    rf"[。｡！？…⋯；.!?;](?:(?<=[。｡！？…⋯；])|(?<=\.)\.+|(?<=[!?;])(?:(?<![{WORD}].)|(?![{WORD}])))"
+    rf"[。｡！？…⋯；.!?;](?:(?<=[。｡！？…⋯；])|(?<=\.)\.+|{_FULL_STOP}|(?<=[!?;])(?:(?<![{WORD}].)|(?![{WORD}])))"
     rf"(?:[。｡！？!?…⋯；;~～]|\.{{2,}})*{_CLOSED}"
 )
 # Not 1,000, 12:30 or https://. A space between two East Asian characters stands for a comma.
-_CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _PAUSE = re.compile(
     rf"[，、､：,: \u3000](?:(?<=[，、､：])|(?<=,)(?:(?<!\d,)|(?!\d))|(?<=:)(?:(?<!\d:)|(?!\d))(?!/)"
     rf"|(?<=[{_CJK}][ \u3000])[ \u3000]*(?=[{_CJK}]))(?:[，、､：,]|:(?![\d/]))*{_CLOSED}"
@@ -54,12 +63,12 @@ def split_caption(
 ) -> list[str]:
     """Cut a text into pieces of caption length.
 
-    The text is cut at every line break and sentence end (。！？…； and a run of dots). A piece that is longer than
-    `max_chars` is cut at every comma (，、： and a space between East Asian characters), one that is still longer at
-    as few connectives (但是 不過 然而 雖然 因為 所以 並且 而且 或者 並 而) as will do, and one that is still longer
-    wherever `max_chars` is reached: not inside a word or number (``don't``, ``3.14``, ``1,000``), not before a closing
-    mark, not after an opening one. The last three leave nothing shorter than `min_chars` where that can be helped: a
-    short clause stays with its neighbour, a hard cut moves to the left.
+    The text is cut at every line break and sentence end (。！？…；, a run of dots, the full stop of a Latin sentence).
+    A piece that is longer than `max_chars` is cut at every comma (，、： and a space between East Asian characters),
+    one that is still longer at as few connectives (但是 不過 然而 雖然 因為 所以 並且 而且 或者 並 而) as will
+    do, and one that is still longer wherever `max_chars` is reached: not inside a word or number (``don't``,
+    ``3.14``, ``1,000``), not before a closing mark, not after an opening one. The last three leave nothing shorter than
+    `min_chars` where that can be helped: a short clause stays with its neighbour, a hard cut moves to the left.
 
     Parameters
     ----------

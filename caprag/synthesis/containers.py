@@ -217,24 +217,36 @@ class TarShards:
 
     def take_up(self) -> int:
         """See `Shards.take_up`."""
-        done = end = 0
+        done = 0
+        # Where the pictures of each tar end.
+        ends = []
         for shard in range(self.count_shards()):
-            end = 0
+            ends.append(0)
             for _, _, after in self._samples(shard):
-                done, end = done + 1, after
+                done, ends[-1] = done + 1, after
             if done < (shard + 1) * self._size:
                 break
         last = done // self._size
         for shard, path in _numbered(self._pictures):
-            if path.suffix != ".tar" or shard < last:
+            if path.suffix != ".tar":
                 continue
-            if shard == last and end and done % self._size:
-                if _tail(path, end) not in (b"", _END):
-                    os.truncate(path, end)
-                self._last = (path, end)
+            if shard < last:
+                if _tail(path, ends[shard]) != _END:
+                    self._end(path, ends[shard])
+            elif shard == last and done % self._size:
+                if _tail(path, ends[shard]) not in (b"", _END):
+                    os.truncate(path, ends[shard])
+                self._last = (path, ends[shard])
             else:
                 path.unlink()
         return done
+
+    def _end(self, path: Path, end: int) -> None:
+        """Write the end of a full tar, which a kill can have torn off the last of its pictures."""
+        os.truncate(path, end)
+        self._tar.open(path, end)
+        self._tar.append(_END)
+        self._tar.close()
 
     def _samples(self, shard: int) -> Iterator[tuple[Row, tuple[int, int], int]]:
         """Read a tar up to the first picture that is not whole: rows, where each picture lies, and where it ends."""

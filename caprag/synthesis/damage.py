@@ -51,8 +51,8 @@ Preset = Literal["ultrafast", "superfast", "veryfast", "fast"]
 
 _METHODS = {name: getattr(cv2, f"INTER_{name.upper()}") for name in get_args(Interpolation)}
 _Plane = npt.NDArray[Any]
-# What fades may take of a caption's contrast at full strength: of less than a third, the rest of the damage leaves none.
-_MOST_FADED = 0.65
+# What fades may take of a caption's contrast at full strength; the rest of the damage needs something to leave.
+_MOST_FADED = 0.6
 # Standard deviation of the noise tile in its own steps: int8 holds 4 of them.
 _NOISE_SPREAD = 32
 
@@ -124,7 +124,8 @@ def damage_schema() -> pa.Schema:
 def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
     """Draw a damage.
 
-    More strength makes each part likelier and worse. The ranges were set by eye, and by what RapidOCR gets wrong of
+    More strength makes each part likelier and worse, but a caption is never wiped out: fades leave a part of its
+    contrast, and the encoder is the milder the less they left. The ranges were set by eye, and by what RapidOCR gets wrong of
     white captions with black edges: no characters at "light", a tenth at "medium", a good third at "severe".
 
     Parameters
@@ -169,13 +170,13 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
         contrast *= brightness
     scale = 1.0
     if happens(0.2, 0.95):
-        scale = parts["scale"] = 1.0 / between(1.0 + 1.1 * s, 1.0 + 4.0 * s)
-        parts["shrink"] = one_of(Interpolation, (0.05 * s, 0.25, 0.2, 0.55 - 0.05 * s))
+        scale = parts["scale"] = 1.0 / between(1.0 + 2.6 * s, 1.0 + 4.6 * s)
+        parts["shrink"] = one_of(Interpolation, (0.25 * s, 0.25, 0.2, 0.55 - 0.25 * s))
         parts["enlarge"] = one_of(Interpolation, (0.1 * s, 0.45, 0.55 - 0.1 * s, 0.0))
-    if happens(0.1, 0.6):
+    if happens(0.1, 0.9):
         parts["blur"] = kind = one_of(Blur, (0.5, 0.25, 0.25))
         reach = {"gaussian": 3.6, "defocus": 5.5, "motion": 13.0}[kind] * (0.6 + 0.4 * scale)
-        parts["blur_size"] = between(0.35, 1.0) * reach * s
+        parts["blur_size"] = between(0.5, 1.0) * reach * s
         if kind == "motion":
             # Things on the screen move sideways more than up and down.
             parts["blur_angle"] = between(-25.0, 25.0) if rng.random() < 0.7 else between(-90.0, 90.0)
@@ -183,7 +184,7 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
         parts["chroma"] = one_of(Chroma, (0.7, 0.3))
         if rng.random() < 0.4:
             parts["chroma_shift"] = between(-6.0, 6.0) * s
-    if happens(0.1, 0.45):
+    if happens(0.1, 0.6):
         parts["noise"] = between(5.0, 22.0) * s
         parts["noise_size"] = 1.0 if rng.random() < 0.5 else between(1.2, 2.5)
         parts["noise_colour"] = bool(rng.random() < 0.3)
@@ -193,10 +194,10 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
         if kind == "moved":
             parts["field_shift"] = between(2.0, 12.0) * s * float(rng.choice((-1, 1)))
     if happens(0.1, 0.85):
-        # Small rasters are sent with more bits to the pixel. A residual below a quantiser's step is not sent at all: a
-        # new caption would not be there. The step doubles every 6, and so goes with the contrast that is left.
-        crf = between(22.0 + 12.0 * s, 26.0 + 17.0 * s) - 1.2 * (1.0 / scale - 1.0)
-        parts["h264_crf"] = round(crf + 6.0 * math.log2(contrast))
+        # Small rasters are sent with more bits to the pixel. What differs by less than a quantiser's step is not sent
+        # at all, so that a new caption would not be there: faded and blurred ones need finer steps (twice at 6 more).
+        crf = between(22.0 + 12.0 * s, 26.0 + 17.0 * s) - 1.35 * (1.0 / scale - 1.0)
+        parts["h264_crf"] = round(crf + 8.0 * math.log2(contrast) - 2.0 * ("blur" in parts))
         parts["h264_preset"] = one_of(Preset, (0.15, 0.15, 0.5, 0.2))
         parts["h264_frames"] = int(rng.choice((1, 2, 3), p=(0.25, 0.45, 0.3)))
     if happens(0.4, 0.8):

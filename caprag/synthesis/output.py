@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, get_args
 
 from caprag.errors import SynthesisError
 from caprag.paths import left_over, locked, replacing
+from caprag.progress import progress_bar
 from caprag.synthesis.containers import Container, Suffix, open_shards
 from caprag.synthesis.reading import FORMAT, MANIFEST, SETTINGS, count_rows, read_header
 
@@ -201,7 +202,7 @@ class DatasetWriter:
         Parameters
         ----------
         progress
-            Whether to show a progress bar on stderr.
+            Whether to show progress on stderr.
 
         Returns
         -------
@@ -226,12 +227,11 @@ class DatasetWriter:
     def _write_manifest(self, stream: Any, progress: bool) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
-        from tqdm import tqdm
 
         written = 0
         with (
             pq.ParquetWriter(stream, self._columns, compression="zstd") as table,
-            tqdm(total=self.done, desc="manifest", unit=" rows", disable=not progress) as bar,
+            progress_bar(self.done, "manifest", " rows", show=progress) as bar,
         ):
             rows = chain.from_iterable(map(self._shards.rows, range(self._shards.count_shards())))
             while batch := list(islice(rows, _ROWS_AT_A_TIME)):

@@ -5,19 +5,12 @@ Knows nothing of how pictures are made; the font for the captions is given to it
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
-from caprag.errors import SynthesisError
-from caprag.synthesis.containers import AGAIN
 from caprag.synthesis.pictures import Pixels
-from caprag.synthesis.reading import count_pictures, read_picture
 
 Font: TypeAlias = "ImageFont.FreeTypeFont | ImageFont.ImageFont"
 
@@ -110,49 +103,3 @@ def _has(font: Font, character: str) -> bool:
         # Pillow's fonts of bitmaps have Latin alone.
         return False
     return bool(glyph.size != missing.size or bytes(glyph) != bytes(missing)) and character.isprintable()
-
-
-def sheet_from_dataset(
-    folder: str | os.PathLike[str],
-    count: int = 20,
-    seed: int = 0,
-    *,
-    columns: int = 4,
-    width: int = 1600,
-    font: Font | None = None,
-    band: tuple[float, float] | None = None,
-) -> Image.Image:
-    """Draw a sheet of pictures of a data set, finished or not, chosen at random, in the order of their numbers.
-
-    Parameters
-    ----------
-    folder
-        The data set.
-    count
-        How many pictures, >= 1; all where there are fewer.
-    seed
-        Decides which.
-    columns, width, font, band
-        See `contact_sheet`.
-
-    Raises
-    ------
-    SynthesisError
-        Where the folder is no data set, is empty, or a picture is damaged.
-    """
-    place = Path(folder)
-    if count < 1:
-        raise ValueError(f"count is {count}; at least 1 is wanted")
-    total = count_pictures(place)
-    if not total:
-        raise SynthesisError(f"{place}: has no picture yet; look again when some are made")
-    numbers = sorted(np.random.default_rng(seed).choice(total, min(count, total), replace=False).tolist())
-    pictures = []
-    for number in numbers:
-        row, data = read_picture(place, number)
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                pictures.append((image.convert("RGB"), f"{number} {row.get('text') or ''}"))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise SynthesisError(f"{place}: picture {number} is no picture ({error}); {AGAIN}") from error
-    return contact_sheet(pictures, columns=columns, width=width, font=font, band=band)

@@ -82,17 +82,6 @@ def count_rows(manifest: Path) -> int | None:
         return None
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings that a data set was made with.
-
-    Raises
-    ------
-    SynthesisError
-        Where the folder is no data set, or its settings are damaged.
-    """
-    return dict(read_header(Path(folder))["settings"])
-
-
 def read_dataset(folder: Path) -> Iterator[tuple[Row, bytes]]:
     """Read a data set picture by picture, finished or not.
 
