@@ -80,6 +80,13 @@ def test_a_vertical_line_runs_downwards(font: Font) -> None:
                                   line_mask(font, 40, "你﹁好", vertical=True).fill)  # fmt: skip
 
 
+def test_marks_stand_in_the_middle_of_a_vertical_line(font: Font) -> None:
+    with_mark, alone = (ink_box(line_mask(font, 40, text, vertical=True).fill) for text in ("你，好", "你好"))
+    # No wider than the characters, and one square longer.
+    assert with_mark[2] - with_mark[0] <= alone[2] - alone[0] + 4
+    assert (with_mark[3] - with_mark[1]) - (alone[3] - alone[1]) == 40
+
+
 def test_ink_is_blended_by_coverage_and_opacity(font: Font) -> None:
     mask = line_mask(font, 40, "你好", outline=3)
     grey = np.full((100, 200, 3), 100, np.uint8)
@@ -156,8 +163,11 @@ def test_the_adaptive_outline_grows_with_the_brightness(brightness: float, width
     style = sample_style(np.random.default_rng(0), 60, looks={"adaptive": 1.0})
     assert style.outline_width == 0
     assert adapt(style, 60, brightness).outline_width == width
-    other = replace(style, look="plain")
+    other = replace(style, look="box")
     assert adapt(other, 60, brightness) is other
+    # White on white would be no caption at all.
+    plain = replace(style, look="plain", colour=(255, 255, 255))
+    assert adapt(plain, 60, brightness).outline_width == (1.5 if brightness > 0.6 else 0)
 
 
 def test_a_house_style_stands_whatever_is_drawn() -> None:

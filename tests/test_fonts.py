@@ -123,6 +123,21 @@ def test_a_damaged_font_is_an_error_or_a_font(tmp_path: Path, damaged_at: int) -
         assert font.has("")
 
 
+def test_a_character_with_a_damaged_outline_is_not_drawn(tmp_path: Path) -> None:
+    path = save_font(tmp_path / "a.ttf", "你好嗎")
+    with TTFont(path) as file:
+        start = file.reader.tables["glyf"].offset
+    content = bytearray(path.read_bytes())
+    content[start + 100 :] = b"\xff" * (len(content) - start - 100)
+    path.write_bytes(content)
+    try:
+        fonts = load_fonts([path])
+    except FontError as error:
+        assert "a.ttf" in str(error)  # noqa: PT017
+    else:
+        assert fonts.choose(np.random.default_rng(0), "你好嗎") is None
+
+
 def test_nothing_to_draw_with(tmp_path: Path) -> None:
     with pytest.raises(FontError, match="holds no font"):
         load_fonts([tmp_path])

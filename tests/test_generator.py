@@ -140,6 +140,11 @@ def test_two_speakers_and_two_lines(fonts: FontSet) -> None:
     speakers = Synthesizer(Backgrounds(), fonts, recipe=only("two_speakers", screen_text={}))
     texts = {speakers.make(i, [(0, "你好嗎"), (4, "走吧")]).label.text for i in range(20)}
     assert texts == {"你好嗎 走吧", "-你好嗎 -走吧"}
+    # What is too long for one line has a line for each, and no dash is left alone.
+    narrow = Synthesizer(Backgrounds(), fonts, recipe=only("two_speakers", screen_text={}), sizes=[(640, 360)])
+    pair = [(2, TEXTS[2]), (1, TEXTS[1])]
+    texts = {narrow.make(i, pair).label.text for i in range(20)}
+    assert texts == {f"{TEXTS[2]}\n我很好,謝謝", f"-{TEXTS[2]}\n-我很好,謝謝"}
     lines = Synthesizer(Backgrounds(), fonts, recipe=only("two_lines", screen_text={}))
     assert lines.make(0, [(0, "你好嗎"), (4, "走吧")]).label.text == "你好嗎\n走吧"
     long = lines.make(0, [(2, TEXTS[2]), (4, "走吧")]).label
@@ -222,6 +227,11 @@ def test_pictures_are_encoded(fonts: FontSet, format: str) -> None:
     synthesizer = Synthesizer(Backgrounds(), fonts, sizes=[(320, 180)], format=format)  # type: ignore[arg-type]
     picture = synthesizer.make(0, SENTENCES)
     data = synthesizer.encode(picture)
+    if format == "jpg":
+        stream = io.BytesIO()
+        Image.fromarray(picture.pixels).save(stream, "JPEG", quality=picture.label.quality)
+        assert data == stream.getvalue()
+    assert (picture.label.quality is None) == (format == "png")
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[format]
         decoded = np.asarray(image.convert("RGB")).astype(int)

@@ -174,6 +174,7 @@ def test_a_recipe_goes_through_json(tmp_path: Path) -> None:
         ('{"type_size": [2, 20]}', "type_size"),
         ('{"overflow": "cut"}', "overflow is 'cut'"),
         ('{"second_language": []}', "second_language is empty"),
+        ('{"second_language": "abc"}', "second_language is 'abc'"),
     ],
 )
 def test_a_wrong_recipe_says_what_is_wrong(tmp_path: Path, content: str, said: str) -> None:

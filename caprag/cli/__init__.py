@@ -57,5 +57,5 @@ def main() -> None:
         complain(str(error))
         sys.exit(2)
     except OSError as error:
-        complain(f"{error.filename or 'the output'}: {error.strerror}; what was written before is kept")
+        complain(f"{error.filename or 'the output'}: {error.strerror or error}; what was written before is kept")
         sys.exit(1)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from caprag.cli.options import Column, Complaints, Encoding, Quiet, finish, hidden, refuse, say
+from caprag.cli.options import Column, Complaints, Encoding, Quiet, complain, finish, hidden, refuse, say
 
 _SIZES = ("1920x1080", "1280x720", "854x480", "640x360")
 
@@ -123,7 +123,10 @@ def synth(
         texts = [s.text for s in read_corpus(text, column=column, encoding=encoding, on_error=complaints)]
     measured = None
     if lengths is not None:
-        measured = measure_lengths(_captions([lengths], None, encoding, complaints))
+        try:
+            measured = measure_lengths(_captions([lengths], None, encoding, complaints))
+        except ValueError as error:
+            refuse(f"{lengths}: {error}")
     found = load_fonts(fonts or (), sample=texts[:: max(1, len(texts) // 200)], on_error=complaints)
     scenes = Backgrounds(backgrounds or (), on_error=complaints, letterbox=letterbox)
     try:
@@ -151,11 +154,15 @@ def synth(
             refuse(f"{preview}: {error}; name a .png or .jpg file")
         say(f"{preview}: {len(shown_first)} pictures")
     if out is not None:
-        report = synthesize(
-            sentences, synthesizer, out,
-            workers=workers, container=container, shard_size=shard_size,  # type: ignore[arg-type]
-            progress=not hidden(quiet), on_error=complaints,
-        )  # fmt: skip
+        try:
+            report = synthesize(
+                sentences, synthesizer, out,
+                workers=workers, container=container, shard_size=shard_size,  # type: ignore[arg-type]
+                progress=not hidden(quiet), on_error=complaints,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            complain(f"{out}: stopped; what was made is kept, and the same command goes on after it")
+            raise typer.Exit(130) from None
         say(str(report))
     finish(complaints.count, "items")
 

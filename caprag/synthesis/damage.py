@@ -126,7 +126,7 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
 
     More strength makes each part likelier and worse, but a caption is never wiped out: fades leave a part of its
     contrast, and the encoder is the milder the less they left. The ranges were set by eye, and by what RapidOCR gets wrong of
-    white captions with black edges: no characters at "light", a tenth at "medium", a good third at "severe".
+    white captions with black edges: hardly a character at "light", not a tenth at "medium", a third at "severe".
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
         contrast *= brightness
     scale = 1.0
     if happens(0.2, 0.95):
-        scale = parts["scale"] = 1.0 / between(1.0 + 2.6 * s, 1.0 + 4.6 * s)
+        scale = parts["scale"] = 1.0 / between(1.0 + 1.1 * s, 1.0 + 5.2 * s)
         parts["shrink"] = one_of(Interpolation, (0.25 * s, 0.25, 0.2, 0.55 - 0.25 * s))
         parts["enlarge"] = one_of(Interpolation, (0.1 * s, 0.45, 0.55 - 0.1 * s, 0.0))
     if happens(0.1, 0.9):

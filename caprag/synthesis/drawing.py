@@ -31,8 +31,8 @@ _VERTICAL_FORMS = str.maketrans(
     "(){}[]「」『』《》〈〉【】〔〕…—–_:",
     "︵︶︷︸﹇﹈﹁﹂﹃﹄︽︾︿﹀︻︼︹︺︙︱︲︳︓",
 )
-# And these stand in the upper right corner of their square.
-_CORNER = frozenset("，、。,.")
+# And these stand in the middle of their square, as they are set in Taiwan.
+_CENTRED = frozenset("，、。,.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +196,9 @@ def _set_vertically(font: Font, size: int, text: str, outline: float, tracking: 
             continue
         x = round((size - glyph.advance) / 2) + glyph.left
         y = round(pen + _ASCENT * size) + glyph.top
-        if character in _CORNER:
-            x, y = round(size * 0.6), round(pen)
+        if character in _CENTRED:
+            left, top, right, bottom = ink_box(glyph.fill)
+            x, y = round((size - left - right) / 2), round(pen + (size - top - bottom) / 2)
         placed.append((glyph, x, y))
         pen += size * (1 + tracking)
     return placed

@@ -90,7 +90,11 @@ def _load(path: Path, face: int, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _is_hollow(path: Path, face: int, character: str) -> bool:
-    left, top, right, bottom = _load(path, face, 16).getbbox(character)
+    try:
+        left, top, right, bottom = _load(path, face, 16).getbbox(character)
+    except OSError:
+        # Its outline is damaged.
+        return True
     return right <= left or bottom <= top
 
 

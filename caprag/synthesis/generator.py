@@ -21,9 +21,9 @@ from caprag.synthesis.drawing import LineMask, draw_line, line_mask
 from caprag.synthesis.fonts import Font, FontSet
 from caprag.synthesis.layout import Fit, Line, place, split_evenly
 from caprag.synthesis.pictures import Box, Kind, Label, Picture, Pixels, TextLine, fields_of
-from caprag.synthesis.recipe import Recipe
+from caprag.synthesis.recipe import Overflow, Recipe
 from caprag.synthesis.screen_text import draw_screen_text
-from caprag.synthesis.styles import Style, adapt, pick, sample_style
+from caprag.synthesis.styles import ADAPTED, Style, adapt, pick, sample_style
 from caprag.text import normalize
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ class Synthesizer:
             kind=kind,
             width=pixels.shape[1],
             height=pixels.shape[0],
+            quality=None if self.format == "png" else self._quality(number),
             box=_hull([line.box for line in own]),
             lines=lines,
             screen_text=screen_text,
@@ -177,8 +178,7 @@ class Synthesizer:
         """Return a picture as the bytes of a file; its number decides the quality, within the recipe's range."""
         from PIL import Image
 
-        low, high = self.recipe.quality
-        quality = low + int(np.random.default_rng([self.seed, picture.number, 1]).integers(high - low + 1))
+        quality = self._quality(picture.number)
         stream = io.BytesIO()
         image = Image.fromarray(picture.pixels)
         if self.format == "jpg":
@@ -188,6 +188,10 @@ class Synthesizer:
         else:
             image.save(stream, "PNG", compress_level=1)
         return stream.getvalue()
+
+    def _quality(self, number: int) -> int:
+        low, high = self.recipe.quality
+        return low + int(np.random.default_rng([self.seed, number, 1]).integers(high - low + 1))
 
     def _arrange(
         self, rng: np.random.Generator, kind: Kind, frame: tuple[int, int], sentences: Sequence[tuple[int, str]],
@@ -242,10 +246,19 @@ class Synthesizer:
             phrases = (recipe.second_language[i] for i in rng.permutation(len(recipe.second_language)))
             second = next(((p, face) for p in phrases if (face := self.fonts.choose(rng, p)) is not None), None)
         inner = frame if panel is None else (width, panel[3] - panel[1])
+        overflow: Overflow = "wrap" if forced else recipe.overflow
         placed = place(
             rng, kind, texts, font, size, style, inner,
-            overflow="wrap" if forced else recipe.overflow, forced=forced, lower_edge=recipe.lower_edge, second=second,
+            overflow="skip" if kind == "two_speakers" else overflow, forced=forced, lower_edge=recipe.lower_edge,
+            second=second,
         )  # fmt: skip
+        if placed is None and kind == "two_speakers":
+            # A line for each, where one line is too short for both.
+            texts = tuple(re.split("　+", texts[0]))
+            placed = place(
+                rng, kind, texts, font, size, style, inner,
+                overflow=overflow, forced=forced, lower_edge=recipe.lower_edge,
+            )  # fmt: skip
         if placed is None:
             return None
         lines, fit = placed
@@ -300,7 +313,7 @@ class Synthesizer:
         for i, line in enumerate(lines):
             mask, corner = caption.masks[i], caption.corners[i]
             left, top = corner[0] - view[0], corner[1] - view[1]
-            if line.style.look == "adaptive":
+            if line.style.look in ADAPTED and "outline_width" not in self.recipe.house:
                 width, height = mask.size
                 below = pixels[max(0, top) : top + height : 2, max(0, left) : left + width : 2]
                 lines[i] = line = replace(line, style=adapt(line.style, line.size, _brightness(below)))

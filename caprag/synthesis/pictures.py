@@ -48,15 +48,17 @@ class TextLine:
 class Label:
     """All that decided a picture.
 
-    `text` is the caption as drawn, ``"\\n"`` between lines, empty where there is none; `box` its ink, outline
-    included. `sentence` is the row of the sentence in the text, `skipped` how many were passed over before it because
-    they did not fit, `font_size` and `style` are in pixels. `damage` and `background` hold what was applied.
+    `text` is the caption in its written form, ``"\\n"`` between lines, empty where there is none; `box` its ink,
+    outline included. `quality` is that of the file, where it has one. `sentence` is the row of the sentence in the text,
+    `skipped` how many were passed over before it because they did not fit or no font has them, `fitted` what was done
+    to make this one fit; `font_size` and `style` are in pixels. `damage` and `background` hold what was applied.
     """
 
     text: str
     kind: Kind
     width: int
     height: int
+    quality: int | None = None
     box: Box | None = None
     sentence: int | None = None
     skipped: int = 0
@@ -105,6 +107,7 @@ def manifest_schema(styles: pa.Schema, backgrounds: pa.Schema, damages: pa.Schem
             ("kind", pa.string()),
             ("width", pa.int32()),
             ("height", pa.int32()),
+            ("quality", pa.int32()),
             ("box", box),
             ("sentence", pa.int64()),
             ("skipped", pa.int32()),

@@ -111,6 +111,9 @@ class Recipe:
         _check_range("quality", self.quality, 1, 100)
         if self.type_size is not None:
             _check_range("type_size", self.type_size, 6, 1000)
+        phrases: Any = self.second_language
+        if not isinstance(phrases, tuple) or not all(isinstance(phrase, str) for phrase in phrases):
+            raise ValueError(f"second_language is {phrases!r}; wanted is a list of texts")
         if self.kinds.get("bilingual") and not self.second_language:
             raise ValueError("second_language is empty; bilingual captions need some lines, or a weight of 0")
 
@@ -174,7 +177,7 @@ class Recipe:
         if isinstance(values.get("house"), Mapping):
             colours = {k: tuple(v) if isinstance(v, list) else v for k, v in values["house"].items()}
             values = {**values, "house": colours}
-        plain: dict[str, Any] = {k: tuple(v) if k in lists and v is not None else v for k, v in values.items()}
+        plain: dict[str, Any] = {k: tuple(v) if k in lists and isinstance(v, list) else v for k, v in values.items()}
         return cls(**plain)
 
 

@@ -64,6 +64,12 @@ def draw_screen_text(
     return tuple(drawn)
 
 
+def _lines(pixels: Pixels) -> float:
+    """Return what type goes by: the height, or in a narrow frame that of a wide one of its width."""
+    height, width = pixels.shape[:2]
+    return float(min(height, width * 9 / 16))
+
+
 def _choose(rng: np.random.Generator, phrases: Sequence[str], fonts: FontSet) -> tuple[str, Font] | None:
     text = phrases[int(rng.integers(len(phrases)))]
     font = fonts.choose(rng, text)
@@ -89,7 +95,7 @@ def _logo(rng: np.random.Generator, pixels: Pixels, fonts: FontSet, taken: Seque
     if chosen is None:
         return None
     height, width = pixels.shape[:2]
-    size = max(8, round(height * float(rng.uniform(0.028, 0.05))))
+    size = max(8, round(_lines(pixels) * float(rng.uniform(0.028, 0.05))))
     mask = line_mask(chosen[1], size, chosen[0], slant=12.0 if rng.random() < 0.3 else 0.0, tracking=0.03)
     left = round(width * 0.04) if rng.random() < 0.5 else round(width * 0.96) - mask.size[0]
     style = Style(
@@ -107,7 +113,7 @@ def _clock(rng: np.random.Generator, pixels: Pixels, fonts: FontSet, taken: Sequ
     if font is None:
         return None
     height, width = pixels.shape[:2]
-    mask = line_mask(font, max(8, round(height * float(rng.uniform(0.03, 0.05)))), text)
+    mask = line_mask(font, max(8, round(_lines(pixels) * float(rng.uniform(0.03, 0.05)))), text)
     left = round(width * 0.05) if rng.random() < 0.5 else round(width * 0.95) - mask.size[0]
     top = round(height * (0.06 if rng.random() < 0.7 else 0.72))
     style = Style(colour=(250, 250, 250), box_opacity=0.6 if rng.random() < 0.5 else 0.0, box_padding=4, opacity=0.9)
@@ -122,7 +128,7 @@ def _credits(rng: np.random.Generator, pixels: Pixels, fonts: FontSet, taken: Se
     if font is None:
         return None
     height, width = pixels.shape[:2]
-    size = max(8, round(height * float(rng.uniform(0.03, 0.045))))
+    size = max(8, round(_lines(pixels) * float(rng.uniform(0.03, 0.045))))
     masks = [line_mask(font, size, text, outline=1.0, tracking=0.05) for text in texts]
     broad = max(mask.size[0] for mask in masks)
     left = round(width * 0.07) if rng.random() < 0.5 else round(width * 0.93) - broad
@@ -145,7 +151,7 @@ def _sign(rng: np.random.Generator, pixels: Pixels, fonts: FontSet, taken: Seque
         return None
     height, width = pixels.shape[:2]
     text, font = chosen
-    size = max(8, round(height * float(rng.uniform(0.03, 0.07))))
+    size = max(8, round(_lines(pixels) * float(rng.uniform(0.03, 0.07))))
     mask = line_mask(font, size, text, vertical=rng.random() < 0.3, tracking=0.1)
     ground, paint = _PAINTS[int(rng.integers(len(_PAINTS)))]
     pad = round(size * 0.4)

@@ -29,6 +29,9 @@ LOOKS: Mapping[Look, float] = {
 }  # fmt: skip
 """How often each look is drawn."""
 
+ADAPTED = ("adaptive", "plain", "shadow")
+"""Looks whose outline goes by the picture below."""
+
 BLACK: Colour = (0, 0, 0)
 # Type in pixels, at 720 lines, that lengths are given for.
 _TYPE = 60
@@ -184,7 +187,7 @@ def _sample(rng: np.random.Generator, size: int, looks: Mapping[Look, float], it
 
 
 def adapt(style: Style, size: int, brightness: float) -> Style:
-    """Give a style of the adaptive look its outline; others stay.
+    """Give a style of the adaptive look its outline, and one that would be lost on a bright picture enough of one.
 
     Parameters
     ----------
@@ -195,9 +198,12 @@ def adapt(style: Style, size: int, brightness: float) -> Style:
     brightness
         Mean brightness of the picture under the text, 0 to 1.
     """
-    if style.look != "adaptive":
+    if style.look == "adaptive":
+        step = 1.0 + (brightness > 0.35) + (brightness > 0.65)
+    elif style.look in ADAPTED and brightness > 0.6 and min(style.colour) > 128:
+        step = max(1.5, style.outline_width * _TYPE / size)
+    else:
         return style
-    step = 1.0 + (brightness > 0.35) + (brightness > 0.65)
     return replace(style, outline_width=round(step * size / _TYPE * 4) / 4)
 
 
