@@ -14,6 +14,8 @@ from tqdm import tqdm
 class _Lines(tqdm):  # type: ignore[misc]
     """Writes lines where tqdm draws: at the same moments, but not at the start."""
 
+    disable: bool
+
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:  # noqa: ARG002
         """Write a line, once something was counted."""
         if self.n == self.initial:

@@ -516,7 +516,7 @@ def test_the_verb_goes_on_past_bad_examples(run: Any, tmp_path: Path) -> None:
          "give one of them"),
         (["{tmp}/a.json", "--to", "llava", "--out", "{tmp}/b.json", "--absolute", "--relative-to", "x"],
          "give one of them"),
-        (["{tmp}/a.json", "--to", "llava", "--out", "{tmp}/b.json", "--prompt", "<image>"], "no example to write"),
+        (["{tmp}/a.json", "--to", "llava", "--out", "{tmp}/b.json", "--prompt", "<image>"], "without <image>"),
         (["{tmp}/empty", "--to", "llava", "--out", "{tmp}/b.json"], "is empty"),
     ],
 )  # fmt: skip
@@ -533,3 +533,14 @@ def test_help_has_an_example(run: Any) -> None:
     code, out, _ = run("--help")
     assert code == 0
     assert "Example: caprag conversations" in out
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "<image>讀"])
+def test_the_verb_refuses_a_prompt_before_it_writes(run: Any, tmp_path: Path, prompt: str) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text("a.jpg 你好\n", encoding="utf-8")
+    status, _, err = run(source, "--to", "llava", "--out", tmp_path / "new" / "o.json", "--prompt", prompt)
+    assert status == 2
+    assert "--prompt" in err
+    assert not (tmp_path / "new").exists()
+    assert run(source, "--to", "llava", "--out", tmp_path / "new" / "o.json", "--prompt", "讀")[0] == 0

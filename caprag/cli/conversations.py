@@ -54,6 +54,13 @@ def conversations(
     if absolute and relative_to is not None:
         refuse("--absolute and --relative-to are both given; give one of them")
     given = list(prompt) if prompt else _read_prompts(prompts) if prompts is not None else []
+    for one in given:
+        if not one.strip() or "<image>" in one:
+            refuse(f"--prompt {one!r}: wanted is a text without <image>, which is put before it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        refuse(f"{out.parent}: can't be made ({error.strerror}); name another folder")
     complaints = Complaints()
     if source.is_dir():
         if source_form is not None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from caprag.cli.options import Column, Complaints, Encoding, Quiet, complain, finish, hidden, refuse, say
+from caprag.cli.options import Column, Complaints, Encoding, Quiet, complain, finish, refuse, say
 
 _SIZES = ("1920x1080", "1280x720", "854x480", "640x360")
 
@@ -158,7 +158,7 @@ def synth(
             report = synthesize(
                 sentences, synthesizer, out,
                 workers=workers, container=container, shard_size=shard_size,  # type: ignore[arg-type]
-                progress=not hidden(quiet), on_error=complaints,
+                progress=not quiet, on_error=complaints,
             )  # fmt: skip
         except KeyboardInterrupt:
             complain(f"{out}: stopped; what was made is kept, and the same command goes on after it")

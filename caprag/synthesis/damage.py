@@ -51,8 +51,6 @@ Preset = Literal["ultrafast", "superfast", "veryfast", "fast"]
 
 _METHODS = {name: getattr(cv2, f"INTER_{name.upper()}") for name in get_args(Interpolation)}
 _Plane = npt.NDArray[Any]
-# What fades may take of a caption's contrast at full strength; the rest of the damage needs something to leave.
-_MOST_FADED = 0.6
 # Standard deviation of the noise tile in its own steps: int8 holds 4 of them.
 _NOISE_SPREAD = 32
 
@@ -124,9 +122,9 @@ def damage_schema() -> pa.Schema:
 def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
     """Draw a damage.
 
-    More strength makes each part likelier and worse, but a caption is never wiped out: fades leave a part of its
-    contrast, and the encoder is the milder the less they left. The ranges were set by eye, and by what RapidOCR gets wrong of
-    white captions with black edges: hardly a character at "light", not a tenth at "medium", a third at "severe".
+    More strength makes each part likelier and worse, but fades leave some contrast, and the encoder is the milder the
+    less they left. The ranges were set by eye, and by what RapidOCR gets wrong of white captions with black edges:
+    hardly a character at "light", not a tenth at "medium", a third at "severe".
 
     Parameters
     ----------
@@ -147,10 +145,8 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
     """
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength is {strength!r}; wanted is a number from 0 to 1")
-    if strength == 0.0:
+    if (s := strength) == 0.0:
         return Damage()
-
-    s = strength
 
     def happens(weakest: float, worst: float) -> bool:
         return rng.random() < weakest + s * (worst - weakest)
@@ -162,22 +158,22 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
         return str(rng.choice(get_args(kind), p=weights))
 
     parts: dict[str, object] = {"strength": float(s)}
-    contrast, least = 1.0, 1.0 - _MOST_FADED * s
+    contrast, least = 1.0, 1.0 - 0.6 * s
     if happens(0.0, 0.15):
         contrast = parts["caption_opacity"] = between(least, 1.0 - 0.45 * s)
     if happens(0.0, 0.15):
         brightness = parts["brightness"] = max(between(least, 1.0 - 0.3 * s), least / contrast)
         contrast *= brightness
-    scale = 1.0
+    scale, blur = 1.0, None
     if happens(0.2, 0.95):
-        scale = parts["scale"] = 1.0 / between(1.0 + 1.1 * s, 1.0 + 5.2 * s)
+        scale = parts["scale"] = 1.0 / between(1.0 + 1.1 * s, 1.0 + 5.4 * s)
         parts["shrink"] = one_of(Interpolation, (0.25 * s, 0.25, 0.2, 0.55 - 0.25 * s))
         parts["enlarge"] = one_of(Interpolation, (0.1 * s, 0.45, 0.55 - 0.1 * s, 0.0))
     if happens(0.1, 0.9):
-        parts["blur"] = kind = one_of(Blur, (0.5, 0.25, 0.25))
-        reach = {"gaussian": 3.6, "defocus": 5.5, "motion": 13.0}[kind] * (0.6 + 0.4 * scale)
+        parts["blur"] = blur = one_of(Blur, (0.5, 0.25, 0.25))
+        reach = {"gaussian": 3.6, "defocus": 5.5, "motion": 13.0}[blur] * (0.6 + 0.4 * scale)
         parts["blur_size"] = between(0.5, 1.0) * reach * s
-        if kind == "motion":
+        if blur == "motion":
             # Things on the screen move sideways more than up and down.
             parts["blur_angle"] = between(-25.0, 25.0) if rng.random() < 0.7 else between(-90.0, 90.0)
     if happens(0.3, 0.6):
@@ -194,10 +190,9 @@ def sample_damage(rng: np.random.Generator, strength: float) -> Damage:
         if kind == "moved":
             parts["field_shift"] = between(2.0, 12.0) * s * float(rng.choice((-1, 1)))
     if happens(0.1, 0.85):
-        # Small rasters are sent with more bits to the pixel. What differs by less than a quantiser's step is not sent
-        # at all, so that a new caption would not be there: faded and blurred ones need finer steps (twice at 6 more).
+        # Small rasters have more bits to the pixel; of a faded or blurred caption coarse steps would leave nothing.
         crf = between(22.0 + 12.0 * s, 26.0 + 17.0 * s) - 1.35 * (1.0 / scale - 1.0)
-        parts["h264_crf"] = round(crf + 8.0 * math.log2(contrast) - 2.0 * ("blur" in parts))
+        parts["h264_crf"] = round(crf + 8.0 * math.log2(contrast) - {None: 0, "motion": 4}.get(blur, 2))
         parts["h264_preset"] = one_of(Preset, (0.15, 0.15, 0.5, 0.2))
         parts["h264_frames"] = int(rng.choice((1, 2, 3), p=(0.25, 0.45, 0.3)))
     if happens(0.4, 0.8):
@@ -241,7 +236,6 @@ def apply_damage(pixels: Pixels, damage: Damage, rng: np.random.Generator, befor
             raise ValueError(f"{name} is {frame.dtype} of shape {frame.shape}; wanted is uint8 of (height, width, 3)")
     if before.shape != pixels.shape:
         raise ValueError(f"before has the shape {before.shape}, pixels {pixels.shape}; both must be the same frame")
-    height, width = pixels.shape[:2]
     shown: _Plane = pixels
     if damage.caption_opacity is not None:
         shown = cv2.addWeighted(pixels, damage.caption_opacity, before, 1.0 - damage.caption_opacity, 0.0)
@@ -253,8 +247,8 @@ def apply_damage(pixels: Pixels, damage: Damage, rng: np.random.Generator, befor
     sent = frames[-1]
     if damage.h264_crf is not None:
         sent = _encode([frames[0], sent, sent][:count] if count > 1 else [sent], damage)
-    if sent.shape[:2] != (height, width):
-        sent = cv2.resize(sent, (width, height), interpolation=_METHODS[damage.enlarge or "linear"])
+    if sent.shape != pixels.shape:
+        sent = cv2.resize(sent, pixels.shape[1::-1], interpolation=_METHODS[damage.enlarge or "linear"])
     if damage.jpeg_quality is not None:
         file = io.BytesIO()
         Image.fromarray(sent).save(file, "JPEG", quality=damage.jpeg_quality, subsampling="4:2:0")
@@ -353,8 +347,7 @@ def _noise_piece(rng: np.random.Generator, height: int, width: int) -> npt.NDArr
 
 
 def _add_noise(frame: _Plane, damage: Damage, rng: np.random.Generator) -> _Plane:
-    height, width = frame.shape[:2]
-    grain = max(1.0, damage.noise_size or 1.0)
+    (height, width), grain = frame.shape[:2], max(1.0, damage.noise_size or 1.0)
     size = math.ceil(height / grain), math.ceil(width / grain)
     pieces = [_noise_piece(rng, *size) for _ in range(3 if damage.noise_colour else 1)]
     noise = cv2.merge(pieces) if damage.noise_colour else cv2.cvtColor(pieces[0], cv2.COLOR_GRAY2RGB)
@@ -390,8 +383,8 @@ def _encode(frames: list[_Plane], damage: Damage) -> _Plane:
     encoder.time_base = Fraction(1, 25)
     # More than one thread changes what x264 decides. Without scene cuts the caption stays a residual.
     encoder.thread_count = 1
-    preset = damage.h264_preset or "veryfast"
-    encoder.options = {"crf": str(damage.h264_crf), "preset": preset, "tune": "zerolatency", "sc_threshold": "0"}
+    encoder.options = {"crf": str(damage.h264_crf), "tune": "zerolatency", "sc_threshold": "0"}
+    encoder.options |= {"preset": damage.h264_preset or "veryfast"}
     packets = []
     for i, pixels in enumerate(frames):
         padded = cv2.copyMakeBorder(pixels, 0, odd[0], 0, odd[1], cv2.BORDER_REPLICATE)
@@ -402,6 +395,6 @@ def _encode(frames: list[_Plane], damage: Damage) -> _Plane:
     packets += encoder.encode(None)
     decoder = av.VideoCodecContext.create("h264", "r")
     decoder.thread_count = 1
-    decoded = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-    last: _Plane = cv2.cvtColor(decoded[-1].to_ndarray(), cv2.COLOR_YUV2RGB_I420)
+    *_, decoded = (frame for packet in [*packets, None] for frame in decoder.decode(packet))
+    last: _Plane = cv2.cvtColor(decoded.to_ndarray(), cv2.COLOR_YUV2RGB_I420)
     return last[:height, :width]

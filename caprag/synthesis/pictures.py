@@ -49,9 +49,9 @@ class Label:
     """All that decided a picture.
 
     `text` is the caption in its written form, ``"\\n"`` between lines, empty where there is none; `box` its ink,
-    outline included. `quality` is that of the file, where it has one. `sentence` is the row of the sentence in the text,
-    `skipped` how many were passed over before it because they did not fit or no font has them, `fitted` what was done
-    to make this one fit; `font_size` and `style` are in pixels. `damage` and `background` hold what was applied.
+    outline included. `quality` is that of the file, where it has one. `sentence` is the row of the sentence in the
+    text, `skipped` how many were passed over before it because they did not fit or no font has them, `fitted` what was
+    done to make this one fit; `font_size` and `style` are in pixels. `damage` and `background` hold what was applied.
     """
 
     text: str

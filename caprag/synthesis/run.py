@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from caprag.errors import FrameError, SynthesisError
+from caprag.progress import progress_bar
 from caprag.synthesis.backgrounds import background_schema
 from caprag.synthesis.containers import Container, Suffix
 from caprag.synthesis.damage import damage_schema
@@ -195,7 +196,7 @@ def synthesize(
     container, shard_size
         See `DatasetWriter`.
     progress
-        Show a bar with rate and time left.
+        Show a bar with rate and time left on a terminal, or write a line a minute to a log.
     on_error
         Called with the error of each background that can't be read, once; another one takes its place.
 
@@ -209,8 +210,6 @@ def synthesize(
         Where the folder holds another set, a disk is full, a picture can't be made, or a worker died. What was
         written is kept, and the same call goes on after it.
     """
-    from tqdm import tqdm
-
     if workers < 1:
         raise ValueError(f"workers is {workers}; at least 1 is needed")
     count = sentences.count
@@ -220,7 +219,7 @@ def synthesize(
     with DatasetWriter(out, _settings(sentences, synthesizer), schema, container=container,
                        shard_size=shard_size) as writer:  # fmt: skip
         begun = writer.done
-        with tqdm(total=count, initial=begun, desc="synth", unit=" pictures", disable=not progress) as bar:
+        with progress_bar(count, "synth", " pictures", initial=begun, show=progress) as bar:
             for made in _made(sentences, synthesizer, range(begun, count), workers):
                 for message in made.complaints:
                     complain(message)
