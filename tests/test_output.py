@@ -501,7 +501,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     ).returncode:  # fmt: skip
         pytest.skip("only root may mount a small disk")
     yield disk
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_a_full_disk(small_disk: Path, tmp_path: Path, container: Container) -> None:

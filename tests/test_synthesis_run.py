@@ -203,7 +203,7 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(tmp_path: Path, fonts: Fo
         make(tmp_path / "calm", fonts, scenes)
         assert digests(disk / "out") == digests(tmp_path / "calm")
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_the_stream_gives_what_the_folder_holds(tmp_path: Path, fonts: FontSet, scenes: Path) -> None:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -213,8 +213,10 @@ def _probe_video(path: Path, name: str) -> Source:
 def _open(path: Path) -> av.container.InputContainer:
     import av
 
+    # From PyAV 19 on there is no such option any more.
+    options: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
     # As a name within a folder it can't be taken for a protocol.
-    return av.open(str(path.absolute()), metadata_errors="ignore")
+    return av.open(str(path.absolute()), **options)
 
 
 def read_video(source: Source, shrink: int, moment: float) -> Decoded:
