@@ -216,7 +216,8 @@ def _open(path: Path) -> av.container.InputContainer:
     # From PyAV 19 on there is no such option any more.
     options: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
     # As a name within a folder it can't be taken for a protocol.
-    return av.open(str(path.absolute()), **options)
+    opened: av.container.InputContainer = av.open(str(path.absolute()), **options)
+    return opened
 
 
 def read_video(source: Source, shrink: int, moment: float) -> Decoded:
