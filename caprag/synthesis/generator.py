@@ -354,7 +354,7 @@ def _mask(line: Line) -> LineMask:
 def _corner(line: Line, mask: LineMask) -> tuple[int, int]:
     """Return where a line's mask goes in the frame: its left and upper edge."""
     width, height = mask.size
-    shift = {"middle": 0.5, "left": 0.0, "right": 1.0}[line.alignment]
+    shift = {"middle": 0.5, "left": 0.0}[line.alignment]
     top = line.y - height / 2 if line.vertical else line.y + _BASELINE * line.size + mask.top
     return round(line.x - shift * width), round(top)
 

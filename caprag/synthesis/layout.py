@@ -28,12 +28,12 @@ _LINES_AT_MOST = 2
 _LINES_OF_MEME = 4
 _LINES_FORCED = 8
 _SMALLEST = 6
-Alignment = Literal["middle", "left", "right"]
+Alignment = Literal["middle", "left"]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line to draw: `x` is its middle, left or right edge as `alignment` says, `y` the middle of its type."""
+    """One line to draw: `x` is its middle or left edge as `alignment` says, `y` the middle of its type."""
 
     text: str
     font: Font
