@@ -1,6 +1,6 @@
 """Draw every character a caption may hold and store its shape: python scripts/make_glyphs.py.
 
-Writes caprag/reranking/glyphs.npz, from which look-alike characters are told (see caprag/reranking/glyphs.py). Needs
+Writes caprag/glyphs.npz, from which look-alike characters are told (see caprag/glyphs.py). Needs
 the Debian packages fonts-noto-cjk; `fc-match` finds them. Takes a minute.
 """
 
@@ -68,7 +68,7 @@ def shapes(text: list[str], face: ImageFont.FreeTypeFont) -> npt.NDArray[np.floa
 def main() -> None:
     """Draw, reduce by principal components, quantise and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "caprag/reranking/glyphs.npz")
+    parser.add_argument("--out", type=Path, default=ROOT / "caprag/glyphs.npz")
     arguments = parser.parse_args()
     faces = [load_face(pattern, SIZE - 8) for pattern in FACES]
     # A face without a character draws a box, and all boxes are alike.

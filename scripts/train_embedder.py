@@ -2,7 +2,7 @@
 
 A small BERT with BGE's head (CLS, normalised) learns to put a noisy reading next to its sentence: InfoNCE over the
 batch at temperature 0.02, one vector a character, look-alike characters starting close together (from
-caprag/reranking/glyphs.npz). Half an hour on two cores; writes a checkpoint an epoch to --work and resumes from it.
+caprag/glyphs.npz). Half an hour on two cores; writes a checkpoint an epoch to --work and resumes from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import BertConfig, BertModel, BertTokenizer
 
 import caprag
-from caprag.reranking.glyphs import GlyphTable
+from caprag.glyphs import GlyphTable
 
 ROOT = Path(__file__).resolve().parent.parent
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

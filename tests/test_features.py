@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caprag.reranking import FEATURES, GlyphTable
+from caprag.glyphs import GlyphTable
+from caprag.reranking import FEATURES
 from caprag.reranking.features import Candidate, best_candidate
 from caprag.types import Hit, Hypothesis
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from caprag.errors import MissingDependencyError
-from caprag.reranking import FEATURES, Example, GlyphTable, Reranker, fit_reranker
+from caprag.glyphs import GlyphTable
+from caprag.reranking import FEATURES, Example, Reranker, fit_reranker
 from caprag.reranking.features import best_candidate
 from caprag.types import Hit, Hypothesis
 

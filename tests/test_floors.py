@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "caprag"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    "types": 0, "errors": 0, "text": 0, "paths": 0, "workers": 0, "line_breaks": 0, "progress": 0,
+    "types": 0, "errors": 0, "text": 0, "paths": 0, "workers": 0, "line_breaks": 0, "progress": 0, "glyphs": 0,
     "corpus": 1, "recognition": 1, "retrieval": 1, "synthesis": 1, "evaluation": 1,
     "reranking": 2, "pipeline": 3, "training": 4, "results": 5, "cli": 5, "__main__": 6,
 }  # fmt: skip
@@ -36,7 +36,7 @@ OWNERS = {
     "pysubs2": ("corpus",),
     "pyarrow": ("corpus", "retrieval.sentences", "retrieval.index", "synthesis"),
     "torch": ("recognition", "retrieval.embedder", "synthesis.dataset", "training"),
-    "rapidfuzz": ("corpus", "evaluation", "reranking", "retrieval.index"),
+    "rapidfuzz": ("corpus", "evaluation", "glyphs", "reranking", "retrieval.index"),
     "typer": ("cli",),
     "peft": ("training", "recognition"),
     "FlagEmbedding": ("training",),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from caprag.reranking import GlyphTable
+from caprag.glyphs import GlyphTable
 
 TABLE = GlyphTable.load()
 TEXT = st.text(st.sampled_from("睛晴情請日曰目末未一Ａa1…⋯\U0001f600龘"), max_size=7)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from caprag import Hit, Hypothesis, Reranker
 from caprag.errors import ModelError
-from caprag.reranking import FEATURES, GlyphTable
+from caprag.glyphs import GlyphTable
+from caprag.reranking import FEATURES
 from caprag.reranking.features import best_candidate
 from caprag.reranking.reranker import FORMAT
 

@@ -2,7 +2,6 @@
 
 from caprag.reranking.features import FEATURES
 from caprag.reranking.fitting import Example, fit_reranker
-from caprag.reranking.glyphs import GlyphTable
 from caprag.reranking.reranker import Reranker
 
-__all__ = ["FEATURES", "Example", "GlyphTable", "Reranker", "fit_reranker"]
+__all__ = ["FEATURES", "Example", "Reranker", "fit_reranker"]

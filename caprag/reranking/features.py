@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-from caprag.reranking.glyphs import GlyphTable
+from caprag.glyphs import GlyphTable
 from caprag.text import countable, match_form, normalize
 from caprag.types import Hit, Hypothesis
 

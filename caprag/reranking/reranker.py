@@ -15,8 +15,8 @@ from os import PathLike
 from pathlib import Path
 
 from caprag.errors import ModelError
+from caprag.glyphs import GlyphTable
 from caprag.reranking.features import FEATURES, Candidate, best_candidate
-from caprag.reranking.glyphs import GlyphTable
 from caprag.types import Caption, Hit, Hypothesis
 
 _SHIPPED = Path(__file__).with_name("reranker.json")
