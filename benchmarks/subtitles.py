@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 import caprag
 from caprag.evaluation import cer_report, count_errors, count_outcomes
-from caprag.reranking import Example, GlyphTable, Reranker, fit_reranker
+from caprag.glyphs import GlyphTable
+from caprag.reranking import Example, Reranker, fit_reranker
 from caprag.reranking.features import Candidate, best_candidate
 from caprag.types import Caption, Hit, Hypothesis
 

@@ -19,8 +19,9 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 import caprag
+from caprag.glyphs import GlyphTable
 from caprag.pipeline import Pipeline
-from caprag.reranking import Example, GlyphTable, fit_reranker
+from caprag.reranking import Example, fit_reranker
 from caprag.reranking.features import best_candidate
 from caprag.types import Hypothesis
 
