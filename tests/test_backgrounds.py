@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -207,6 +208,28 @@ def test_a_letterbox_is_seldom_and_half_are_flipped(tmp_path: Path) -> None:
     assert 0.45 < np.mean([label.flip for label in labels]) < 0.55
 
 
+def test_a_picture_of_the_frames_size_is_left_as_it_is(tmp_path: Path) -> None:
+    noise().save(tmp_path / "a.png")
+    backgrounds = Backgrounds([tmp_path / "a.png"], letterbox=0.0, zoom=(1.0, 1.0), light=0.0, soft=0.0, flip=0.0)
+    for number in range(40):
+        pixels, label = backgrounds.draw(rng(number), (160, 90))
+        assert np.array_equal(pixels, np.asarray(noise()))
+        assert label == BackgroundLabel("a.png", fit="crop", crop=(0, 0, 160, 90))
+        part, _ = backgrounds.draw(rng(number), (160, 90), view=(31, 70, 150, 90))
+        assert np.array_equal(part, pixels[70:90, 31:150])
+
+
+def test_shares_and_zoom_are_as_asked(tmp_path: Path) -> None:
+    noise().save(tmp_path / "a.png")
+    always = Backgrounds([tmp_path / "a.png"], letterbox=0.0, zoom=(2.0, 4.0), light=1.0, soft=1.0, flip=1.0)
+    labels = [always.draw(rng(number), (32, 18))[1] for number in range(300)]
+    assert all(label.gain != 1 and label.blur > 0 and label.flip for label in labels)
+    assert 0.1 < np.mean([label.gain < 0.5 for label in labels]) < 0.2
+    widths = [label.crop[2] - label.crop[0] for label in labels if label.crop is not None]
+    assert 40 <= min(widths) < 45
+    assert 75 < max(widths) <= 80
+
+
 def test_the_label_says_what_was_done(tmp_path: Path) -> None:
     source = noise(8, 5).resize((256, 144), Image.Resampling.BICUBIC)
     source.save(tmp_path / "a.png")
@@ -361,6 +384,12 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         Backgrounds(str(tmp_path))
     with pytest.raises(ValueError, match="-1"):
         Backgrounds(cache_bytes=-1)
+    for name in ("letterbox", "light", "soft", "flip"):
+        with pytest.raises(ValueError, match=f"{name} is 1.5"):
+            Backgrounds(**{name: 1.5})  # type: ignore[arg-type]
+    for zoom in ((0.9, 1.0), (1.5, 1.2), (1.0, math.inf), (math.nan, 2.0)):
+        with pytest.raises(ValueError, match=r"zoom is \("):
+            Backgrounds(zoom=zoom)
     with pytest.raises(ValueError, match="0, 5"):
         Backgrounds().draw(rng(), (0, 5))
 

@@ -5,6 +5,7 @@ Knows how a frame is cut out of a picture and lit; knows nothing of captions, no
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -32,6 +33,9 @@ _MOMENTS = 256
 _SECONDS_APART = 1.0
 # Shapes of a letterboxed picture beside the frame's: of 16:9 these are 4:3, 2:1 and 2.39:1.
 _SHAPES = (0.75, 1.125, 1.344)
+
+# Share of nights among the scenes whose light is changed.
+_NIGHTS = 0.15
 
 _Plane = npt.NDArray[Any]
 _Key = tuple[int, int, "float | None"]
@@ -82,20 +86,24 @@ def background_schema() -> pa.Schema:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """All chances of one background, 0 to 1, drawn before a file is opened: a broken one moves no other choice."""
+    """All chances of one background, drawn before a file is opened: a broken one moves no other choice.
+
+    `zoom` is a factor; numbers beside it are chances, 0 to 1.
+    """
 
     file: float
     moment: float
-    fit: float
+    letterbox: bool
     shape: float
     zoom: float
     left: float
     top: float
-    flip: float
-    light: float
+    flip: bool
+    night: bool
+    lit: bool
     gain: float
     gamma: float
-    soft: float
+    soft: bool
     blur: float
 
 
@@ -115,6 +123,12 @@ class Backgrounds:
         whose rest is not is found while drawing, told once, and the next one taken instead.
     letterbox
         Share of frames that show a picture whole between black bars, 0 to 1; the others are filled by a part of it.
+    zoom
+        Least and most that the largest part of the frame's shape is enlarged by, each >= 1; ``(1, 1)`` leaves the
+        pixels of a picture of the frame's size as they are.
+    light, soft, flip
+        Shares of backgrounds whose light is changed (about one in seven of them into a night), that are out of focus,
+        and in which left and right change places, 0 to 1.
     cache_bytes
         Decoded pictures kept, in bytes; 0 keeps none.
 
@@ -126,7 +140,7 @@ class Backgrounds:
     TypeError
         Where `paths` is one path instead of a sequence of paths.
     ValueError
-        Where `cache_bytes` is negative or `letterbox` is not from 0 to 1.
+        Where `cache_bytes` is negative, a share is not from 0 to 1, or `zoom` is not two numbers >= 1, smaller first.
 
     Examples
     --------
@@ -141,15 +155,23 @@ class Backgrounds:
         *,
         on_error: Callable[[FrameError], None] | None = None,
         letterbox: float = 0.08,
+        zoom: tuple[float, float] = (1.0, 1.5),
+        light: float = 0.4,
+        soft: float = 0.15,
+        flip: float = 0.5,
         cache_bytes: int = 256 << 20,
     ) -> None:
         if isinstance(paths, (str, bytes, os.PathLike)):
             raise TypeError(f"paths must be a sequence of paths, got one path: {paths!r}; write [path]")
         if cache_bytes < 0:
             raise ValueError(f"cache_bytes must be >= 0, got {cache_bytes}")
-        if not 0 <= letterbox <= 1:
-            raise ValueError(f"letterbox is {letterbox}; it goes from 0 to 1")
-        self.cache_bytes, self.letterbox = cache_bytes, letterbox
+        for name, share in (("letterbox", letterbox), ("light", light), ("soft", soft), ("flip", flip)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}; it goes from 0 to 1")
+        if not 1 <= zoom[0] <= zoom[1] < math.inf:
+            raise ValueError(f"zoom is {zoom}; wanted are two numbers of at least 1, smaller first")
+        self.cache_bytes, self.letterbox, self.zoom = cache_bytes, letterbox, zoom
+        self.light, self.soft, self.flip = light, soft, flip
         self.on_error = on_error
         self._cache: OrderedDict[_Key, Decoded] = OrderedDict()
         self._cached = 0
@@ -214,7 +236,7 @@ class Backgrounds:
         view = view or (0, 0, *size)
         if not (0 <= view[0] < view[2] <= size[0] and 0 <= view[1] < view[3] <= size[1]):
             raise ValueError(f"view must lie within {size[0]} x {size[1]}, got {view}")
-        plan = _Plan(*rng.random(len(_Plan.__dataclass_fields__)).tolist())
+        plan = self._plan(rng)
         if not self._sources:
             pixels, scene = draw_scene(rng, size)
             return _viewed(*_finish(pixels, size, plan, BackgroundLabel(scene=scene)), view)
@@ -226,8 +248,16 @@ class Backgrounds:
             decoded = self._decode(index, shrink, _moment(source, plan.moment))
             if decoded is not None:
                 label = BackgroundLabel(source.name, decoded.seconds)
-                return _cut(decoded, plan, size, view, label, self.letterbox)
+                return _cut(decoded, plan, size, view, label)
         raise FrameError(f"{self._sources[first].path}: can't be decoded, nor any other file; name sound ones")
+
+    def _plan(self, rng: np.random.Generator) -> _Plan:
+        file, moment, fit, shape, zoom, left, top, flip, light, gain, gamma, soft, blur = rng.random(13).tolist()
+        least, most = self.zoom
+        return _Plan(
+            file, moment, fit < self.letterbox, shape, least + (most - least) * zoom, left, top, flip < self.flip,
+            light < _NIGHTS * self.light, light < self.light, gain, gamma, soft < self.soft, blur,
+        )  # fmt: skip
 
     def _decode(self, index: int, shrink: int, moment: float | None) -> Decoded | None:
         """Return a picture, from the cache where it is there; ``None`` where it can't be decoded."""
@@ -277,12 +307,12 @@ def _viewed(pixels: Pixels, label: BackgroundLabel, view: Box) -> tuple[Pixels, 
 
 
 def _cut(
-    decoded: Decoded, plan: _Plan, size: tuple[int, int], view: Box, label: BackgroundLabel, letterbox: float
+    decoded: Decoded, plan: _Plan, size: tuple[int, int], view: Box, label: BackgroundLabel
 ) -> tuple[Pixels, BackgroundLabel]:
     """Cut a frame, or a part of it, out of a picture."""
     height, width = decoded.pixels.shape[:2]
-    aspect, zoom, inner = size[0] / size[1], 1 + 0.5 * plan.zoom, size
-    fit: Fit = "letterbox" if plan.fit < letterbox and min(size) >= 8 else "crop"
+    aspect, zoom, inner = size[0] / size[1], plan.zoom, size
+    fit: Fit = "letterbox" if plan.letterbox and min(size) >= 8 else "crop"
     if fit == "letterbox":
         # As a film is shown: whole where its shape is another, else cut to one.
         own = width / height
@@ -301,7 +331,7 @@ def _cut(
     label = replace(label, fit=fit, crop=crop)
     whole = view == (0, 0, *size)
     if inner == size and not whole and method == cv2.INTER_LINEAR:
-        seen = _resize_part(part, size, _turned(view, size) if plan.flip < 0.5 else view)
+        seen = _resize_part(part, size, _turned(view, size) if plan.flip else view)
         return _finish(seen, size, plan, label)
     pixels, label = _finish(cv2.resize(part, inner, interpolation=method), inner, plan, label)
     if inner != size:
@@ -342,21 +372,20 @@ def _finish(
     pixels: _Plane, size: tuple[int, int], plan: _Plan, label: BackgroundLabel
 ) -> tuple[Pixels, BackgroundLabel]:
     """Turn a frame of a size, or a part of one, around, light it and put it out of focus, as chance has it."""
-    flip, gain, gamma, blur = plan.flip < 0.5, 1.0, 1.0, 0.0
-    if plan.light < 0.06:
-        # A night scene.
+    gain, gamma, blur = 1.0, 1.0, 0.0
+    if plan.night:
         gain, gamma = 0.15 + 0.3 * plan.gain, 1.0 + 0.4 * plan.gamma
-    elif plan.light < 0.4:
+    elif plan.lit:
         gain, gamma = 0.75 + 0.4 * plan.gain, 0.7 + 0.7 * plan.gamma
-    if plan.soft < 0.15:
+    if plan.soft:
         blur = (0.002 + 0.012 * plan.blur) * min(size)
         pixels = _soften(pixels, blur)
     if gain != 1.0 or gamma != 1.0:
         levels = gain * (np.arange(256) / 255) ** gamma * 255
         pixels = cv2.LUT(pixels, np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    if flip:
+    if plan.flip:
         pixels = cv2.flip(pixels, 1)
-    return pixels, replace(label, flip=flip, gain=gain, gamma=gamma, blur=blur)
+    return pixels, replace(label, flip=plan.flip, gain=gain, gamma=gamma, blur=blur)
 
 
 def _soften(pixels: _Plane, blur: float) -> _Plane:
