@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from caprag.evaluation import cer as cer
     from caprag.evaluation import count_errors as count_errors
     from caprag.evaluation import mean_edits as mean_edits
+    from caprag.evaluation.report import RetrievalReport as RetrievalReport
+    from caprag.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
+    from caprag.noise import NoiseChannel as NoiseChannel
     from caprag.pipeline import Pipeline as Pipeline
     from caprag.recognition import RapidOCRRecognizer as RapidOCRRecognizer
     from caprag.recognition import VLMRecognizer as VLMRecognizer
@@ -73,12 +76,14 @@ _NAMES = {
     "IndexFolderError": "errors",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
+    "NoiseChannel": "noise",
     "Pipeline": "pipeline",
     "RapidOCRRecognizer": "recognition",
     "Recipe": "synthesis.recipe",
     "Recognizer": "types",
     "Report": "types",
     "Reranker": "reranking",
+    "RetrievalReport": "evaluation.report",
     "Segment": "types",
     "Sentence": "types",
     "Sentences": "synthesis.run",
@@ -88,6 +93,7 @@ _NAMES = {
     "cer": "evaluation",
     "convert": "text",
     "count_errors": "evaluation",
+    "evaluate_retrieval": "evaluation.retrieval",
     "load_embedder": "retrieval",
     "load_fonts": "synthesis.fonts",
     "load_recognizer": "recognition",

@@ -13,12 +13,13 @@ import pytest
 import caprag
 
 NAMES = [
-    "Backgrounds", "Caption", "CaptionPictures", "CapragError", "CorpusError", "Embedder", "ErrorCounts", "FontError",
-    "FrameError", "Hit", "Hypothesis", "Index", "IndexFolderError", "MissingDependencyError", "ModelError", "Pipeline",
-    "RapidOCRRecognizer", "Recipe", "Recognizer", "Report", "Reranker", "Segment", "Sentence", "Sentences",
-    "SynthesisError", "Synthesizer", "VLMRecognizer", "__version__", "cer", "convert", "count_errors",
-    "load_embedder", "load_fonts", "load_recognizer", "match_form", "mean_edits", "normalize", "open_frame",
-    "prepare_corpus", "read_corpus", "synthesize",
+    "Backgrounds", "Caption", "CaptionPictures", "CapragError", "CorpusError", "Embedder", "ErrorCounts",
+    "FontError", "FrameError", "Hit", "Hypothesis", "Index", "IndexFolderError", "MissingDependencyError",
+    "ModelError", "NoiseChannel", "Pipeline", "RapidOCRRecognizer", "Recipe", "Recognizer", "Report", "Reranker",
+    "RetrievalReport", "Segment", "Sentence", "Sentences", "SynthesisError", "Synthesizer", "VLMRecognizer",
+    "__version__", "cer", "convert", "count_errors", "evaluate_retrieval", "load_embedder", "load_fonts",
+    "load_recognizer", "match_form", "mean_edits", "normalize", "open_frame", "prepare_corpus", "read_corpus",
+    "synthesize",
 ]  # fmt: skip
 HEAVY = (
     "torch", "faiss", "transformers", "sentence_transformers", "PIL", "pyarrow", "rapidocr", "onnxruntime", "cv2",
