@@ -93,6 +93,83 @@ def damage(result: dict[str, Any]) -> str:
     return _table([head, ["---"] * len(head), ["CER of RapidOCR", *(_percent(row) for row in rows)]])
 
 
+SYSTEMS = {
+    "edit": "rapidfuzz, exhaustive",
+    "bm25": "BM25 (bm25s)",
+    "tfidf": "TF-IDF",
+    "symspell": "SymSpell",
+    "dense": "dense alone",
+    "lexical": "lexical alone",
+}
+READINGS = {
+    "paddle": "lines of four films misread by one engine (paddle)",
+    "lens": "by another (lens)",
+}
+
+
+def retrieval(result: dict[str, Any]) -> str:
+    """Show how often the first hit is right, for each kind of reading, and how far caprag is from exhaustive search."""
+    table = {(row["set"], row["system"]): row for row in result["rows"]}
+    sets, systems = (list(dict.fromkeys(key[i] for key in table)) for i in (0, 1))
+    head = ["recall@1", "readings", *(SYSTEMS.get(name, name) for name in systems), "caprag - rapidfuzz"]
+    lines = [head, ["---"] * len(head)]
+    for name in sets:
+        cells = [f"{row['recall@1']:.1%} {_range(row['interval'], '.1%')}" for row in (table[name, s] for s in systems)]
+        ours = table[name, "caprag"]
+        low, high = (f"{100 * end:+.1f}" for end in ours["difference_interval"])
+        apart = f"{100 * ours['difference']:+.1f} points [{low}, {high}], p {ours['p']:.4f}"
+        lines.append([READINGS.get(name, name), str(ours["queries"]), *cells, apart])
+    return _table(lines)
+
+
+def agreement(result: dict[str, Any]) -> str:
+    """Show how often caprag's first hit is as near in edits as any sentence."""
+    rows = [row for row in result["rows"] if row["system"] == "caprag" and "agreement" in row]
+    head = ["first hit", *(READINGS.get(row["set"], row["set"]) for row in rows)]
+    cells = ["as near in edits as any sentence", *(f"{row['agreement']:.1%}" for row in rows)]
+    return _table([head, ["---"] * len(head), cells])
+
+
+def scale(result: dict[str, Any]) -> str:
+    """Show speed, memory and disk of each system at each size."""
+    head = [
+        "sentences", "system", "build, s", "and embed, s", "peak, MB", "disk, MB", "open, s", "open, MB",
+        "readings a second", "one by one", "recall@1, 10 %", "recall@1, 30 %", "to exhaustive, 30 %", "added a second",
+        "added and found, s",
+    ]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for row in result["rows"]:
+        name = f"{row['system']}, {row['factory']}" if row["system"] in ("caprag", "FAISS") else row["system"]
+        if "failed" in row:
+            lines.append([f"{row['size']:,}", name, "failed", *["-"] * (len(head) - 3)])
+            continue
+        whole = f"{row['build_seconds'] + row['embedding_seconds']:.0f}"
+        below = "-"
+        if "below_exhaustive_30" in row:
+            ends = [100 * end for end in row["below_exhaustive_interval_30"]]
+            below = f"{100 * row['below_exhaustive_30']:+.1f} points {_range(ends, '+.1f')}"
+        lines.append(
+            [
+                f"{row['size']:,}",
+                name,
+                f"{row['build_seconds']:.1f}",
+                "-" if row["system"] in ("bm25s", "rapidfuzz") else whole,
+                *(f"{row[part] / 1e6:,.0f}" for part in ("build_peak", "disk")),
+                f"{row['open_seconds']:.2f}",
+                *(f"{value:,.0f}" for value in (row["open_rss"] / 1e6, row["rate"], row["single_rate"])),
+                *(f"{row[f'recall_{n}']:.1%} {_range(row[f'interval_{n}'], '.1%')}" for n in (10, 30)),
+                below,
+                f"{row['add_rate']:,.0f}" if row["add_rate"] else "built again",
+                f"{row['found_seconds']:.2f}" if row["add_rate"] else "-",
+            ]
+        )
+    return _table(lines)
+
+
+def _range(ends: list[float], form: str) -> str:
+    return f"[{ends[0]:{form}}, {ends[1]:{form}}]"
+
+
 def _table(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
@@ -102,6 +179,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "subtitles": ("subtitles", subtitles),
     "synthesis": ("synthesis", synthesis),
     "damage": ("synthesis", damage),
+    "retrieval": ("retrieval", retrieval),
+    "agreement": ("retrieval", agreement),
+    "scale": ("scale", scale),
 }
 """Table to the result that it shows and the function that makes it."""
 
@@ -109,9 +189,11 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 def render(readme: str) -> str:
     """Return the README with its tables made anew from the results."""
     for name, (source, make) in TABLES.items():
+        mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not mark.search(readme):
+            continue
         path = RESULTS / f"{source}.json"
         table = make(json.loads(path.read_text(encoding="utf-8")))
-        mark = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         readme = mark.sub(lambda m, t=table: f"{m[1]}{t}\n{m[2]}", readme)  # type: ignore[misc]
     return readme
 

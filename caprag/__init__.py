@@ -32,11 +32,15 @@ if TYPE_CHECKING:
     from caprag.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
     from caprag.noise import NoiseChannel as NoiseChannel
     from caprag.pipeline import Pipeline as Pipeline
+    from caprag.poems import PoemFinder as PoemFinder
+    from caprag.poems import make_verses as make_verses
+    from caprag.poems import read_poems as read_poems
     from caprag.recognition import RapidOCRRecognizer as RapidOCRRecognizer
     from caprag.recognition import VLMRecognizer as VLMRecognizer
     from caprag.recognition import load_recognizer as load_recognizer
     from caprag.recognition import open_frame as open_frame
     from caprag.reranking import Reranker as Reranker
+    from caprag.reranking.cross_encoder import load_cross_encoder as load_cross_encoder
     from caprag.retrieval import Index as Index
     from caprag.retrieval import load_embedder as load_embedder
     from caprag.synthesis.backgrounds import Backgrounds as Backgrounds
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from caprag.text import convert as convert
     from caprag.text import match_form as match_form
     from caprag.text import normalize as normalize
+    from caprag.training import mine_negatives as mine_negatives
+    from caprag.training import train_embedder as train_embedder
     from caprag.types import Caption as Caption
     from caprag.types import Embedder as Embedder
     from caprag.types import Hit as Hit
@@ -78,6 +84,7 @@ _NAMES = {
     "ModelError": "errors",
     "NoiseChannel": "noise",
     "Pipeline": "pipeline",
+    "PoemFinder": "poems",
     "RapidOCRRecognizer": "recognition",
     "Recipe": "synthesis.recipe",
     "Recognizer": "types",
@@ -94,16 +101,21 @@ _NAMES = {
     "convert": "text",
     "count_errors": "evaluation",
     "evaluate_retrieval": "evaluation.retrieval",
+    "load_cross_encoder": "reranking.cross_encoder",
     "load_embedder": "retrieval",
     "load_fonts": "synthesis.fonts",
     "load_recognizer": "recognition",
+    "make_verses": "poems",
     "match_form": "text",
     "mean_edits": "evaluation",
+    "mine_negatives": "training",
     "normalize": "text",
     "open_frame": "recognition",
     "prepare_corpus": "corpus",
     "read_corpus": "corpus",
+    "read_poems": "poems",
     "synthesize": "synthesis.run",
+    "train_embedder": "training",
 }
 
 __all__ = sorted([*_NAMES, "__version__"])

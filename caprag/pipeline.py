@@ -103,6 +103,9 @@ class Pipeline:
             Where the index, the embedder or the reranker can't be loaded.
         """
         opened = None if index is None else Index.load(index, embedder=embedder)
+        if opened is not None:
+            # Loaded now, so that it is told at once where it is not to be had.
+            _ = opened.embedder
         decision = Reranker.load(reranker)
         return cls(opened, recognizer=recognizer, reranker=decision, n_best=n_best, k=k, batch_size=batch_size)
 

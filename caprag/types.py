@@ -28,11 +28,14 @@ class Sentence:
         The file it came from, as it was named; empty where it came from no file.
     line
         1-based number of its line, caption or row in the source; 0 where there is none.
+    aliases
+        Further texts that are answered with this sentence when searching by meaning: translations, questions.
     """
 
     text: str
     source: str = ""
     line: int = 0
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,14 @@ class Hit:
     text
         The sentence, as the corpus has it.
     edit
-        Edit similarity of the matching forms: 1 - Levenshtein distance / the longer length, in [0, 1].
+        Edit similarity of the matching forms: 1 - Levenshtein distance / the longer length, in [0, 1]; 0.0 where the
+        search was by meaning.
     dense
         Cosine of the embeddings, in [-1, 1]; ``None`` where the dense search did not return the sentence.
     lexical
         BM25 of the character n-grams, >= 0; ``None`` where the lexical search did not return it.
+    score
+        What the hits of one query are ranked by; no probability, and of no meaning beside those of another query.
     """
 
     id: int
@@ -76,6 +82,7 @@ class Hit:
     edit: float
     dense: float | None = None
     lexical: float | None = None
+    score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

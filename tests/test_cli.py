@@ -160,6 +160,131 @@ def test_an_index_is_built_changed_and_searched(run: Any, tmp_path: Path) -> Non
     assert run("index", "info", folder).rows[0]["sentences"] == 2
 
 
+@pytest.fixture
+def drama(run: Any, tmp_path: Path) -> Path:
+    """An index of two files: ids 0 to 3 and 4."""
+    (tmp_path / "一.txt").write_text("妳在開玩笑嗎\n不會持續太久的\n走嘞\n好啊\n", encoding="utf-8")
+    (tmp_path / "二.txt").write_text("現在終於實現了\n", encoding="utf-8")
+    assert run("index", "build", tmp_path / "一.txt", tmp_path / "二.txt", "--out", tmp_path / "i").code == 0
+    return tmp_path / "i"
+
+
+def test_upsert_follows_the_files(run: Any, drama: Path) -> None:
+    first = drama.parent / "一.txt"
+    # A line before the others, one changed where it stands, one gone, one that is there under the other file.
+    first.write_text("開頭新的\n妳在開玩笑嗎\n不會再持續太久了\n走嘞\n現在終於實現了\n", encoding="utf-8")
+    result = run("index", "upsert", first, "--index", drama)
+    assert result.code == 0
+    index = caprag.Index.load(drama)
+    assert {i: (index[i].text, index[i].line) for i in index if index[i].source == str(first)} == {
+        # What moved keeps its id, as does the line whose text has changed.
+        0: ("妳在開玩笑嗎", 2), 2: ("走嘞", 4), 5: ("開頭新的", 1), 6: ("不會再持續太久了", 3),
+    }  # fmt: skip
+    assert index[4].text == "現在終於實現了"
+
+
+def test_upsert_replaces_changed_lines_under_their_ids(run: Any, drama: Path) -> None:
+    first = drama.parent / "一.txt"
+    first.write_text("妳在開玩笑嗎\n不會再持續太久了\n走嘞\n好啊\n再一句\n", encoding="utf-8")
+    result = run("index", "upsert", first, "--index", drama)
+    assert (result.code, "1 sentences replaced, 1 added, 0 removed, 0 moved, 6 in all" in result.err) == (0, True)
+    index = caprag.Index.load(drama)
+    assert [index[i].text for i in index] == [
+        "妳在開玩笑嗎", "不會再持續太久了", "走嘞", "好啊", "現在終於實現了", "再一句",
+    ]  # fmt: skip
+    assert run("search", "不會再持績太久了", "--index", drama, "-k", 1).rows[0]["sentence_id"] == 1
+    # Nothing new: nothing is written.
+    before = (drama / "index.json").read_bytes()
+    assert run("index", "upsert", first, drama.parent / "二.txt", "--index", drama).code == 0
+    assert (drama / "index.json").read_bytes() == before
+    # An emptied file takes its sentences along; the other one's stay.
+    first.write_text("", encoding="utf-8")
+    assert run("index", "upsert", first, "--index", drama).code == 0
+    assert [index.text for index in map(caprag.Index.load(drama).__getitem__, [4])] == ["現在終於實現了"]
+    assert len(caprag.Index.load(drama)) == 1
+
+
+def test_upsert_removes_nothing_after_lines_it_could_not_read(run: Any, drama: Path) -> None:
+    first = drama.parent / "一.txt"
+    first.write_bytes("妳在開玩笑嗎\n".encode() + "不會\n".encode("big5") + "新的\n".encode())
+    result = run("index", "upsert", first, "--index", drama)
+    assert result.code == 1
+    assert "line 2" in result.err
+    index = caprag.Index.load(drama)
+    assert [index[i].text for i in index] == ["妳在開玩笑嗎", "不會持續太久的", "新的", "好啊", "現在終於實現了"]
+
+
+def test_removing_compacting_and_looking_need_no_embedder(run: Any, drama: Path) -> None:
+    contents = json.loads((drama / "index.json").read_text(encoding="utf-8"))
+    contents["embedder"]["name"] = "/no/such/embedder"
+    (drama / "index.json").write_text(json.dumps(contents), encoding="utf-8")
+    assert run("index", "remove", 0, 2, "--index", drama).code == 0
+    info = run("index", "info", drama).rows[0]
+    assert (info["sentences"], info["segments"], info["removed"], info["parameters"]) == (3, [3], [2], "")
+    assert run("index", "compact", drama).code == 0
+    info = run("index", "info", drama).rows[0]
+    assert (info["sentences"], info["segments"], info["removed"]) == (3, [3], [0])
+    assert run("index", "check", drama).code == 0
+    result = run("index", "remove", 10**30, "--index", drama)
+    assert (result.code, f"no sentence {10**30}" in result.err) == (1, True)
+    # Those that need one say so at once, before they read the files.
+    text = str(drama.parent / "二.txt")
+    for words in (
+        ["search", "好"],
+        ["snap", "-"],
+        ["index", "add", text],
+        ["index", "upsert", text],
+        ["index", "tune"],
+    ):
+        result = run(*words, *([drama] if words[-1] == "tune" else ["--index", drama]))
+        assert (result.code, "embedder is not to be had" in result.err) == (2, True)
+
+
+def test_check_names_every_damage(run: Any, drama: Path) -> None:
+    assert run("index", "check", drama).code == 0
+    vectors, sentences = next(drama.glob("vectors-*")), next(drama.glob("sentences-*"))
+    vectors.write_bytes(vectors.read_bytes()[:-1] + bytes([vectors.read_bytes()[-1] ^ 1]))
+    sentences.unlink()
+    result = run("index", "check", drama)
+    assert result.code == 1
+    assert f"{vectors}: its content has changed; copy the folder again" in result.err
+    assert f"{sentences}: is missing" in result.err
+    assert run("index", "check", drama.parent / "nothing").code == 2
+
+
+def test_tune_sets_parameters_and_writes_what_it_measured(run: Any, tmp_path: Path) -> None:
+    corpus = tmp_path / "句.txt"
+    corpus.write_text("".join(f"第{i}句話在這裡{chr(0x4E00 + 37 * i)}\n" for i in range(200)), encoding="utf-8")
+    (tmp_path / "讀.txt").write_text("第3句話在這里\n第17句活在這裡\n", encoding="utf-8")
+    folder, out = tmp_path / "i", tmp_path / "out.json"
+    assert run("index", "build", corpus, "--out", folder, "--factory", "IVF4,Flat").code == 0
+    files = {path.name for path in folder.iterdir()}
+    result = run("index", "tune", folder, "--recall", 1, "--dry-run", "--plot", tmp_path / "p.png", "--out", out)
+    assert result.code == 0
+    assert run("index", "info", folder).rows[0]["parameters"] == ""
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.size[0] > 100
+    result = run("index", "tune", folder, "--recall", 1, "--queries", tmp_path / "讀.txt", "--out", out)
+    assert result.code == 0
+    stored = json.loads(out.read_text(encoding="utf-8"))
+    assert "2 queries" in stored["signature"]
+    assert stored["chosen"]["recall"] == 1.0
+    assert run("index", "info", folder).rows[0]["parameters"] == stored["chosen"]["parameters"] != ""
+    assert {name for name in files if name.startswith("vectors")} <= {path.name for path in folder.iterdir()}
+    before = (folder / "index.json").read_bytes()
+    result = run("index", "tune", folder, "--factories", "Flat; SQ8;HNSW8", "--memory", "1GB", "--ms", 1000)
+    assert result.code == 0
+    assert all(factory in result.out for factory in ("Flat", "SQ8", "HNSW8"))
+    assert (folder / "index.json").read_bytes() == before
+    for arguments, words in (
+        (["--memory", "1GB"], "goes with --factories"), (["--factories", "Flat", "--memory", "much"], "is no size"),
+        (["--recall", "2"], "target_recall is 2"), (["--vectors", corpus], "no file of vectors"),
+        (["--factories", "Nonsense"], "unknown to FAISS"),
+    ):  # fmt: skip
+        result = run("index", "tune", folder, *arguments)
+        assert (result.code, words in result.err) == (2, True)
+
+
 def test_an_index_is_not_replaced_unasked(run: Any, index: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "a.txt"
     corpus.write_text("好\n", encoding="utf-8")
@@ -213,7 +338,11 @@ def test_wrong_use_says_what_to_do(run: Any, index: Path, tmp_path: Path, argume
     assert result.out == ""
 
 
-@pytest.mark.parametrize("verb", ["read", "snap", "search", "index build", "index add", "index remove", "index info"])
+@pytest.mark.parametrize(
+    "verb",
+    ["read", "snap", "search", "index build", "index add", "index upsert", "index remove", "index compact",
+     "index tune", "index check", "index info"],
+)  # fmt: skip
 def test_help_has_an_example(run: Any, verb: str) -> None:
     result = run(*verb.split(), "--help")
     assert result.code == 0

@@ -13,13 +13,13 @@ import pytest
 import caprag
 
 NAMES = [
-    "Backgrounds", "Caption", "CaptionPictures", "CapragError", "CorpusError", "Embedder", "ErrorCounts",
+    "Backgrounds", "CapragError", "Caption", "CaptionPictures", "CorpusError", "Embedder", "ErrorCounts",
     "FontError", "FrameError", "Hit", "Hypothesis", "Index", "IndexFolderError", "MissingDependencyError",
-    "ModelError", "NoiseChannel", "Pipeline", "RapidOCRRecognizer", "Recipe", "Recognizer", "Report", "Reranker",
-    "RetrievalReport", "Segment", "Sentence", "Sentences", "SynthesisError", "Synthesizer", "VLMRecognizer",
-    "__version__", "cer", "convert", "count_errors", "evaluate_retrieval", "load_embedder", "load_fonts",
-    "load_recognizer", "match_form", "mean_edits", "normalize", "open_frame", "prepare_corpus", "read_corpus",
-    "synthesize",
+    "ModelError", "NoiseChannel", "Pipeline", "PoemFinder", "RapidOCRRecognizer", "Recipe", "Recognizer", "Report",
+    "Reranker", "RetrievalReport", "Segment", "Sentence", "Sentences", "SynthesisError", "Synthesizer",
+    "VLMRecognizer", "__version__", "cer", "convert", "count_errors", "evaluate_retrieval", "load_cross_encoder",
+    "load_embedder", "load_fonts", "load_recognizer", "make_verses", "match_form", "mean_edits", "mine_negatives",
+    "normalize", "open_frame", "prepare_corpus", "read_corpus", "read_poems", "synthesize", "train_embedder",
 ]  # fmt: skip
 HEAVY = (
     "torch", "faiss", "transformers", "sentence_transformers", "PIL", "pyarrow", "rapidocr", "onnxruntime", "cv2",

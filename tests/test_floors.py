@@ -27,7 +27,7 @@ OWNERS = {
     "faiss": ("retrieval.vectors",),
     "tantivy": ("retrieval.lexical",),
     "sentence_transformers": ("retrieval.embedder", "reranking.cross_encoder", "training"),
-    "transformers": ("recognition", "retrieval.embedder", "training"),
+    "transformers": ("recognition", "reranking.cross_encoder", "retrieval.embedder", "training"),
     "rapidocr": ("recognition",),
     "onnxruntime": ("recognition",),
     "cv2": ("recognition", "synthesis"),

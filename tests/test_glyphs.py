@@ -129,3 +129,18 @@ def test_another_table(tmp_path: Path) -> None:
     assert table.similarity("a", "c") == 0.0
     assert GlyphTable.load(tmp_path / "t.npz") is table
     assert GlyphTable.load() is TABLE
+
+
+def test_many_distances_are_the_single_ones() -> None:
+    generator = random.Random(1)
+    alphabet = "睛晴己已勒嘞你妳我好a1未末\U00020000"
+    pairs = [
+        tuple("".join(generator.choices(alphabet, k=generator.randint(0, 14))) for _ in range(2)) for _ in range(400)
+    ]
+    one, other = [a for a, _ in pairs], [b for _, b in pairs]
+    singles = [TABLE.distance(a, b) for a, b in pairs]
+    np.testing.assert_allclose(TABLE.distances(one, other), singles, atol=1e-4)
+    np.testing.assert_allclose(TABLE.distances(other, one), singles, atol=1e-4)
+    assert TABLE.distances([], []).shape == (0,)
+    with pytest.raises(ValueError, match="there are 1 and 2 texts"):
+        TABLE.distances(["一"], ["一", "二"])

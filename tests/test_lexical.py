@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from caprag.retrieval.lexical import LexicalIndex, grams
+from caprag.retrieval.lexical import META, LexicalIndex, grams
 from caprag.text import match_form
 
 GENERATOR = random.Random(0)
@@ -101,43 +101,74 @@ def test_removed_sentences_are_not_found(index: LexicalIndex) -> None:
     assert index.find([TEXTS[3]]) == [[500]]
 
 
+def saved(index: LexicalIndex, folder: Path, meta: str = "meta-1.json") -> dict[str, Path]:
+    """Save whole, and return what `LexicalIndex` opens."""
+    names = index.save(folder)
+    index.save_meta(folder / meta)
+    return {META: folder / meta, **{name: folder / name for name in names}}
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
 def test_saved_and_opened_it_is_the_same(index: LexicalIndex, tmp_path: Path) -> None:
-    index.save(tmp_path / "lexical")
-    opened = LexicalIndex(tmp_path / "lexical")
-    assert len(opened) == len(index)
+    index.remove([2])
+    opened = LexicalIndex(saved(index, tmp_path / "lexical"))
+    assert len(opened) == len(index) == len(TEXTS) - 1
     assert opened.search(TEXTS, 10) == index.search(TEXTS, 10)
     assert opened.intact()
 
 
 def test_what_is_on_disk_changes_only_by_saving(index: LexicalIndex, tmp_path: Path) -> None:
-    index.save(tmp_path / "lexical")
-    before = {path: path.read_bytes() for path in (tmp_path / "lexical").iterdir()}
-    opened = LexicalIndex(tmp_path / "lexical")
+    files = saved(index, tmp_path / "lexical")
+    before = contents(tmp_path / "lexical")
+    opened = LexicalIndex(files)
     for i in range(12):
         opened.add([1000 + i], [f"新句子{i}"])
     opened.remove(range(100))
-    assert {path: path.read_bytes() for path in (tmp_path / "lexical").iterdir()} == before
-    opened.save(tmp_path / "again")
-    assert len(LexicalIndex(tmp_path / "again")) == len(TEXTS) + 12 - 100
+    assert contents(tmp_path / "lexical") == before
+    assert len(LexicalIndex(saved(opened, tmp_path / "again"))) == len(TEXTS) + 12 - 100
+
+
+def test_only_what_is_new_is_copied(index: LexicalIndex, tmp_path: Path) -> None:
+    """A save adds files beside those of the save before, which stay as they are."""
+    folder = tmp_path / "lexical"
+    files = saved(index, folder)
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+    opened = LexicalIndex(files)
+    opened.add([1000], ["新句子"])
+    names = opened.save(folder, files.keys())
+    assert set(names) > files.keys() - {META}
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
+    opened.save_meta(folder / "meta-2.json")
+    again = LexicalIndex({META: folder / "meta-2.json", **{name: folder / name for name in names}})
+    assert again.find(["新句子", TEXTS[0]]) == [[1000], [0]]
+
+
+def test_files_of_the_same_name_are_replaced_at_one_stroke(index: LexicalIndex, tmp_path: Path) -> None:
+    """The folder may be a copy of the one it was opened from, and somebody may have its files mapped."""
+    folder = tmp_path / "lexical"
+    saved(index, folder)
+    held = {path: path.open("rb") for path in folder.iterdir()}
+    before = contents(folder)
+    index.save(folder)
+    for path, stream in held.items():
+        with stream:
+            assert stream.read() == before[path] == path.read_bytes()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_it_opens_from_a_folder_that_may_not_be_written(index: LexicalIndex, tmp_path: Path) -> None:
-    index.save(tmp_path / "lexical")
+    files = saved(index, tmp_path / "lexical")
     (tmp_path / "lexical").chmod(0o500)
-    opened = LexicalIndex(tmp_path / "lexical")
+    opened = LexicalIndex(files)
     opened.add([1000], ["新"])
     assert opened.find(["新"]) == [[1000]]
 
 
-def test_saving_does_not_overwrite(index: LexicalIndex, tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError):
-        index.save(tmp_path)
-
-
 def test_it_knows_when_its_files_have_gone(index: LexicalIndex, tmp_path: Path) -> None:
-    index.save(tmp_path / "lexical")
-    opened = LexicalIndex(tmp_path / "lexical")
+    opened = LexicalIndex(saved(index, tmp_path / "lexical"))
     for path in (tmp_path / "lexical").iterdir():
         path.unlink()
     assert not opened.intact()
@@ -145,15 +176,52 @@ def test_it_knows_when_its_files_have_gone(index: LexicalIndex, tmp_path: Path) 
     assert opened.search(TEXTS[:3], 5) == index.search(TEXTS[:3], 5)
 
 
-def test_no_temporary_folder_is_left_behind() -> None:
-    def folders() -> set[Path]:
-        return set(Path(tempfile.gettempdir()).glob("caprag-lexical-*"))
+def test_it_knows_what_its_statistics_remember(index: LexicalIndex, tmp_path: Path) -> None:
+    assert not index.has_deleted()
+    index.remove([999])
+    assert not index.has_deleted()
+    index.remove([3])
+    assert index.has_deleted()
+    assert LexicalIndex(saved(index, tmp_path / "lexical")).has_deleted()
 
-    before = folders()
+
+def test_aliases_stand_for_their_sentence() -> None:
+    index = LexicalIndex()
+    index.add([5, 9], ["窗前明月光", "疑是地上霜"], [["moonlight before my bed", "靜夜思"], []])
+    assert [number for number, _ in index.search(["moonlight"], 5)[0]] == [5]
+    assert [number for number, _ in index.search(["靜夜思 明月"], 5)[0]] == [5]
+    # Only the text itself is what stands there.
+    assert index.find(["靜夜思", "窗前明月光"]) == [[], [5]]
+    index.remove([5])
+    assert index.search(["moonlight", "靜夜思", "明月"], 5) == [[], [], []]
+    assert [number for number, _ in index.search(["地上霜"], 5)[0]] == [9]
+
+
+def test_the_rarest_grams_are_looked_at(index: LexicalIndex) -> None:
+    """A bound on postings leaves out the commonest n-grams, and one n-gram at least is looked at."""
+    query = TEXTS[7]
+    counts = {gram: index.frequency(gram) for gram in grams(query)}
+    order = sorted(counts, key=lambda gram: (counts[gram], grams(query).index(gram)))
+    for most in (0, counts[order[0]] + counts[order[1]], 10**9):
+        chosen, total = order[:1], counts[order[0]]
+        for gram in order[1:]:
+            total += counts[gram]
+            if total > most:
+                break
+            chosen.append(gram)
+        holders = {i for i, text in enumerate(TEXTS) if set(chosen) & set(grams(text))}
+        assert {number for number, _ in index.search([query], len(TEXTS), most_postings=most)[0]} == holders
+
+
+def test_no_temporary_folder_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     # A warning in a finaliser would fail this test.
-    LexicalIndex().add([0], ["好"])
+    made = LexicalIndex()
+    made.add([0], ["好"])
+    assert len(list(tmp_path.iterdir())) == 1
+    del made
     gc.collect()
-    assert folders() - before == set()
+    assert list(tmp_path.iterdir()) == []
     script = (
         "from caprag.retrieval.lexical import LexicalIndex\nkept = LexicalIndex()\nkept.add([0], ['a'])\n"
         "print(kept._folder)"

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,10 @@ def test_the_table_of_contents_says_the_truth(folder: Path, tiny_embedder: Sente
     assert (stored["factory"], stored["count"], stored["next_id"]) == ("Flat", len(OLD), len(OLD))
     on_disk = snapshot(folder)
     assert stored["files"].keys() == on_disk.keys() - {"index.json"}
+    assert stored["segments"] == [
+        {"sentences": "sentences-1-0.arrow", "vectors": "vectors-1-0.faiss", "removed": "", "factory": "Flat"}
+    ]
+    assert stored["postings"]["meta"] == "postings-1.json"
     for name, file in stored["files"].items():
         digest = hashlib.blake2b(on_disk[name], digest_size=16).hexdigest()
         assert file == {"size": len(on_disk[name]), "checksum": digest}
@@ -75,7 +79,7 @@ def test_the_parts_are_of_the_formats_promised(folder: Path, tiny_embedder: Sent
     import faiss
     import pyarrow as pa
 
-    parts = contents(folder)["parts"]
+    (parts,) = contents(folder)["segments"]
     vectors = faiss.read_index(str(folder / parts["vectors"]))
     assert (vectors.ntotal, vectors.d) == (len(OLD), 24)
     np.testing.assert_allclose(vectors.reconstruct(3), tiny_embedder.embed([OLD[3]])[0], atol=1e-5)
@@ -129,9 +133,8 @@ def test_saving_over_itself(folder: Path, tiny_embedder: SentenceEmbedder) -> No
         assert [opened[i] for i in opened] == [index[i] for i in index]
         queries = [*OLD, *NEW]
         assert opened.search_batch(queries, k=5) == index.search_batch(queries, k=5)
-        # Only the last save lies there.
-        names = {p.name for p in folder.iterdir()}
-        assert names == {"index.json", *contents(folder)["parts"].values()}
+        # Only what the last save names lies there.
+        assert snapshot(folder).keys() == {"index.json", *contents(folder)["files"]}
         assert contents(folder)["generation"] == round_ + 2
 
 
@@ -242,7 +245,10 @@ def test_a_file_that_may_not_be_read(folder: Path, tiny_embedder: SentenceEmbedd
 
 # --- damage -------------------------------------------------------------------------------------------------------
 
-FILES = ["vectors-1.faiss", "sentences-1.arrow", "lexical-1/meta.json", "lexical-1/*.store", "lexical-1/*.idx"]
+FILES = [
+    "vectors-1-0.faiss", "sentences-1-0.arrow", "removed-2-0.npy", "postings-2.json", "lexical/*.store",
+    "lexical/*.idx", "lexical/*.del",
+]  # fmt: skip
 
 
 def one(folder: Path, pattern: str) -> Path:
@@ -252,6 +258,9 @@ def one(folder: Path, pattern: str) -> Path:
 @pytest.mark.parametrize("pattern", FILES)
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty", "longer", "one bit", "folder", "other file"])
 def test_a_damaged_file_is_named(folder: Path, tiny_embedder: SentenceEmbedder, pattern: str, damage: str) -> None:
+    index = Index.load(folder, embedder=tiny_embedder)
+    index.remove([3])
+    index.save(folder)
     path = one(folder, pattern)
     content = path.read_bytes()
     if damage in ("missing", "folder"):
@@ -268,6 +277,43 @@ def test_a_damaged_file_is_named(folder: Path, tiny_embedder: SentenceEmbedder, 
     with pytest.raises(IndexFolderError, match="build the index again") as caught:
         Index.load(folder, embedder=tiny_embedder)
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_large_index_is_read_whole_only_if_asked(
+    folder: Path, tiny_embedder: SentenceEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = one(folder, "vectors-*")
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    assert sum(p.stat().st_size for p in folder.rglob("*.*")) <= storage.VERIFIED
+    for small in (True, False):
+        if not small:
+            monkeypatch.setattr(storage, "VERIFIED", 1000)
+            # Sizes are right, and nothing else is looked at.
+            assert len(Index.load(folder, embedder=tiny_embedder)) == len(OLD)
+        for verify in (True, None) if small else (True,):
+            with pytest.raises(IndexFolderError, match="its content has changed; copy the folder again") as caught:
+                Index.load(folder, embedder=tiny_embedder, verify=verify)
+            assert str(caught.value).startswith(str(path))
+        assert len(Index.load(folder, embedder=tiny_embedder, verify=False)) == len(OLD)
+    assert [error.split(":")[0] for error in map(str, storage.damages(folder))] == [str(path)]
+
+
+def test_every_damage_is_listed(folder: Path) -> None:
+    assert storage.damages(folder) == []
+    missing, cut, flipped = one(folder, "vectors-*"), one(folder, "sentences-*"), one(folder, "lexical/*.idx")
+    missing.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    flipped.write_bytes(bytes([flipped.read_bytes()[0] ^ 1]) + flipped.read_bytes()[1:])
+    found = {str(error).split(":")[0]: str(error) for error in storage.damages(folder)}
+    assert found.keys() == {str(missing), str(cut), str(flipped)}
+    assert "is missing" in found[str(missing)]
+    assert "bytes instead of" in found[str(cut)]
+    assert "its content has changed" in found[str(flipped)]
+    (folder / "index.json").write_text("{", encoding="utf-8")
+    with pytest.raises(IndexFolderError, match="build the index again"):
+        storage.damages(folder)
 
 
 def test_no_folder_and_no_index(tmp_path: Path) -> None:
@@ -288,10 +334,10 @@ def test_a_table_of_contents_that_is_none(folder: Path, content: bytes) -> None:
         Index.load(folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None, [2]])
 def test_another_format_number_is_named(folder: Path, version: object) -> None:
     rewrite(folder, format=version)
-    with pytest.raises(IndexFolderError, match="this caprag reads 1; build the index again"):
+    with pytest.raises(IndexFolderError, match="this caprag reads 2; build the index again"):
         Index.load(folder)
 
 
@@ -302,7 +348,9 @@ def test_no_entry_of_the_wrong_kind_gets_through(
 ) -> None:
     if name == "factory" and isinstance(value, str):
         pytest.skip("a factory is any string")
-    if name == "next_id" and value == 10**30:
+    if name == "search" and isinstance(value, str):
+        value = "nprobe=4"
+    if name in ("generation", "next_id") and value == 10**30:
         pytest.skip("any greater number is right")
     rewrite(folder, **{name: value})
     with pytest.raises(IndexFolderError, match="build the index again"):
@@ -311,23 +359,28 @@ def test_no_entry_of_the_wrong_kind_gets_through(
 
 def test_a_missing_entry_is_named(folder: Path) -> None:
     stored = contents(folder)
-    del stored["factory"], stored["parts"]
+    del stored["factory"], stored["segments"]
     (folder / "index.json").write_text(json.dumps(stored), encoding="utf-8")
-    with pytest.raises(IndexFolderError, match="lacks factory, parts"):
+    with pytest.raises(IndexFolderError, match="lacks factory, segments"):
         Index.load(folder)
 
 
-@pytest.mark.parametrize("outside", ["../secret", "/etc/hostname", "a/../../secret", "", ".", "vectors-1.faiss\0"])
+@pytest.mark.parametrize("outside", ["../secret", "/etc/hostname", "a/../../secret", "", ".", "vectors-1-0.faiss\0"])
 def test_files_outside_the_folder_are_never_read(folder: Path, tiny_embedder: SentenceEmbedder, outside: str) -> None:
     (folder.parent / "secret").write_bytes(b"x")
     files = {**contents(folder)["files"], outside: {"size": 1, "checksum": storage.checksum(folder.parent / "secret")}}
     rewrite(folder, files=files)
     with pytest.raises(IndexFolderError, match="build the index again"):
         Index.load(folder, embedder=tiny_embedder)
-    parts = {**contents(folder)["parts"], "vectors": outside}
-    rewrite(folder, parts=parts)
-    with pytest.raises(IndexFolderError, match="build the index again"):
-        Index.load(folder, embedder=tiny_embedder)
+    stored = contents(folder)
+    for changed in (
+        {"segments": [{**stored["segments"][0], "vectors": outside}]},
+        {"postings": {**stored["postings"], "meta": outside}},
+        {"postings": {**stored["postings"], "files": [*stored["postings"]["files"], outside]}},
+    ):
+        (folder / "index.json").write_text(json.dumps({**stored, **changed}), encoding="utf-8")
+        with pytest.raises(IndexFolderError, match="build the index again"):
+            Index.load(folder, embedder=tiny_embedder)
 
 
 def test_a_link_out_of_the_folder_is_not_followed(folder: Path, tiny_embedder: SentenceEmbedder) -> None:
@@ -342,11 +395,11 @@ def test_parts_of_two_saves_do_not_go_together(folder: Path, tmp_path: Path, tin
     """A folder whose checksums are right and whose parts are not of one index."""
     Index.build(NEW, tiny_embedder).save(tmp_path / "other")
     stored, other = contents(folder), contents(tmp_path / "other")
-    for part in ("vectors-1.faiss", "sentences-1.arrow"):
+    for part in ("vectors-1-0.faiss", "sentences-1-0.arrow"):
         shutil.copy(tmp_path / "other" / part, folder / part)
         stored["files"][part] = other["files"][part]
     rewrite(folder, files=stored["files"])
-    with pytest.raises(IndexFolderError, match=r"its parts hold \(40, 30, 30\) sentences"):
+    with pytest.raises(IndexFolderError, match=r"its parts hold 40 and 30 sentences and not 30"):
         Index.load(folder, embedder=tiny_embedder)
 
 
@@ -360,9 +413,31 @@ def test_another_embedder_is_refused(folder: Path, tmp_path: Path, tiny_embedder
 
 
 def test_an_embedder_that_has_gone_is_named(folder: Path) -> None:
+    """It is named when it is first needed; what needs none goes on."""
     rewrite(folder, embedder={**contents(folder)["embedder"], "name": "/no/such/embedder"})
-    with pytest.raises(IndexFolderError, match=r"its embedder is not to be had.*name it"):
-        Index.load(folder)
+    index = Index.load(folder)
+    index.remove([0])
+    index.save(folder)
+    opened = Index.load(folder)
+    assert (len(opened), opened[1].text, opened.find(OLD[2])) == (len(OLD) - 1, OLD[1], 2)
+    needing: list[Callable[[], object]] = [
+        lambda: opened.embedder,
+        lambda: opened.search(OLD[4]),
+        lambda: opened.add(NEW),
+        lambda: opened.upsert({1: "新"}),
+    ]
+    for use in needing:
+        with pytest.raises(IndexFolderError, match=r"its embedder is not to be had.*name it"):
+            use()
+    assert list(opened) == list(range(1, len(OLD)))
+
+
+def test_an_embedder_that_has_changed_is_named(folder: Path, tmp_path: Path) -> None:
+    save_tiny_encoder(tmp_path / "other", seed=1)
+    rewrite(folder, embedder={**contents(folder)["embedder"], "name": str(tmp_path / "other")})
+    index = Index.load(folder)
+    with pytest.raises(IndexFolderError, match="load that one, or build the index again"):
+        index.search(OLD[0])
 
 
 # --- killed writers -----------------------------------------------------------------------------------------------
@@ -505,8 +580,8 @@ def test_killed_at_any_step_it_loads_with_old_or_new_contents(writer: Writer) ->
     assert status == 0
     assert any(outcomes)
     assert writer.order("step 0")[1] == 0
-    parts = set(contents(writer.folder)["parts"].values())
-    assert {p.name for p in writer.folder.iterdir()} == {"index.json", *parts}
+    # Nothing is left of all those that were killed.
+    assert snapshot(writer.folder).keys() == {"index.json", *contents(writer.folder)["files"]}
 
 
 def test_killed_at_random_moments_it_loads(writer: Writer) -> None:
@@ -520,10 +595,14 @@ def test_killed_at_random_moments_it_loads(writer: Writer) -> None:
 
 
 def test_leftovers_of_a_killed_writer_are_cleared(folder: Path, tiny_embedder: SentenceEmbedder) -> None:
+    # Those of the format before, too.
     (folder / "lexical-2").mkdir()
-    (folder / "vectors-2.faiss").write_bytes(b"half")
-    (folder / "index.json.new").write_bytes(b"half")
+    left = ["vectors-2.faiss", "vectors-2-0.faiss", "removed-2-1.npy", "postings-2.json", "index.json.new",
+            "lexical-2/meta.json", f"lexical/{'0' * 32}.store", f"lexical/{'0' * 32}.idx.new"]  # fmt: skip
+    for name in left:
+        (folder / name).write_bytes(b"half")
     assert len(Index.load(folder, embedder=tiny_embedder)) == len(OLD)
     Index.build(NEW, tiny_embedder).save(folder)
     assert len(Index.load(folder, embedder=tiny_embedder)) == len(NEW)
-    assert not (folder / "index.json.new").exists()
+    assert not any((folder / name).exists() for name in left)
+    assert not (folder / "lexical-2").exists()

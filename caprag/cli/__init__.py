@@ -11,7 +11,17 @@ import sys
 
 import typer
 
-from caprag.cli import conversations, corpus, indexing, reading, synthesis
+from caprag.cli import (
+    conversations,
+    corpus,
+    cross_encoder,
+    evaluation,
+    indexing,
+    poems,
+    reading,
+    synthesis,
+    training,
+)
 from caprag.cli.options import complain
 from caprag.errors import CapragError
 
@@ -24,6 +34,14 @@ index_app = typer.Typer(
     help="Build, change and describe indexes of known sentences.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(index_app, name="index")
+poems_app = typer.Typer(
+    help="Build indexes of verses, and training rows of translated verses.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(poems_app, name="poems")
+train_app = typer.Typer(help="Train models of your own.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(train_app, name="train")
+eval_app = typer.Typer(help="Measure, with intervals and peers.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(eval_app, name="eval")
 
 # In the order of --help: where it belongs, its name, what it does, an example.
 for group, name, verb, example in (
@@ -37,8 +55,25 @@ for group, name, verb, example in (
     (app, "search", indexing.search, "caprag search 妳在閒玩笑嗎 --index indexes/demo -k 3"),
     (index_app, "build", indexing.index_build, "caprag index build scripts/*.srt --out indexes/drama --factory Flat"),
     (index_app, "add", indexing.index_add, "caprag index add episode12.srt --index indexes/drama"),
+    (index_app, "upsert", indexing.index_upsert, "caprag index upsert episode12.srt --index indexes/drama"),
     (index_app, "remove", indexing.index_remove, "caprag index remove 17 18 --index indexes/drama"),
+    (index_app, "compact", indexing.index_compact, "caprag index compact indexes/drama"),
+    (index_app, "tune", indexing.index_tune,
+     'caprag index tune indexes/drama --recall 0.99, or ... --factories "IVF1024,SQ8;HNSW32" --memory 8GB'),
+    (index_app, "check", indexing.index_check, "caprag index check indexes/drama"),
     (index_app, "info", indexing.index_info, "caprag index info indexes/demo"),
+    (app, "mine", training.mine,
+     "caprag mine corpus.txt --noise --corpus corpus.txt --out train.jsonl --range 2-20 --negatives 9"),
+    (train_app, "embedder", training.train_embedder,
+     "caprag train embedder train.jsonl --base BAAI/bge-small-zh-v1.5 --out embedder"),
+    (train_app, "cross-encoder", cross_encoder.train_cross_encoder,
+     "caprag train cross-encoder train.jsonl --out models/reranker"),
+    (app, "poem", poems.poem, "caprag poem 床前灑滿了月光 --index indexes/poems -k 3"),
+    (poems_app, "build", poems.poems_build,
+     "caprag poems build poems.jsonl ccpm-train.jsonl --out indexes/poems --authors 李白,杜甫"),
+    (poems_app, "pairs", poems.poems_pairs, "caprag poems pairs ccpm-train.jsonl --out train.jsonl"),
+    (eval_app, "retrieval", evaluation.retrieval,
+     "caprag eval retrieval --corpus corpus.txt --noise 0.05,0.2 --systems caprag,edit,bm25 --out results.json"),
 ):  # fmt: skip
     group.command(name, epilog=f"Example: {example}")(verb)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -24,14 +27,21 @@ from caprag.cli.options import (
     refuse,
     say,
 )
+from caprag.types import Sentence
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from caprag.retrieval import Index
+    from caprag.retrieval.tuning import TuningReport
 
 
 def search(query: Annotated[str, typer.Argument(help="A reading.")], index: IndexFolder, k: K = 10,
            embedder: EmbedderName = None) -> None:  # fmt: skip
     """Show the sentences of an index that a reading may stand for, best first."""
-    from caprag.retrieval import Index
-
-    for hit in Index.load(index, embedder=open_embedder(embedder)).search(query, k):
+    opened = _open_with_embedder(index, embedder)
+    for hit in opened.search(query, k):
         row = {
             "sentence_id": hit.id,
             "text": hit.text,
@@ -40,6 +50,15 @@ def search(query: Annotated[str, typer.Argument(help="A reading.")], index: Inde
             "lexical": hit.lexical,
         }
         print_json(row)
+
+
+def _open_with_embedder(folder: Path, embedder: str | None) -> Index:
+    """Open an index whose embedder is needed: that it is not to be had is said before anything is read."""
+    from caprag.retrieval import Index
+
+    opened = Index.load(folder, embedder=open_embedder(embedder))
+    _ = opened.embedder
+    return opened
 
 
 def index_build(
@@ -80,11 +99,10 @@ def index_add(
 ) -> None:
     """Add the sentences of text files to an index; those that are there already are passed over."""
     from caprag.corpus import read_corpus
-    from caprag.retrieval import Index
 
     complaints = Complaints()
     sentences = read_corpus(corpus, column=column, encoding=encoding, on_error=complaints)
-    opened = Index.load(index, embedder=open_embedder(embedder))
+    opened = _open_with_embedder(index, embedder)
     added = opened.add(sentences, progress=not hidden(quiet))
     if added:
         opened.save(index)
@@ -92,15 +110,99 @@ def index_add(
     finish(complaints.count, "lines")
 
 
-def index_remove(
-    ids: Annotated[list[int], typer.Argument(help="Ids of sentences, as search shows them.")],
+def index_upsert(
+    corpus: Corpus,
     index: IndexFolder,
     embedder: EmbedderName = None,
+    column: Column = None,
+    encoding: Encoding = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Remove sentences from an index; the ids of the others stay."""
+    """Bring an index up to date with text files that have changed since they were added.
+
+    Lines that have changed are replaced under their ids, new ones added, and those that are gone from these files
+    removed; a text that only moved keeps its id. Name the files as they were named when they were added. After lines
+    that can't be read nothing is removed.
+    """
+    from caprag.corpus import read_corpus
+    from caprag.corpus.files import list_files
+
+    complaints = Complaints()
+    sources = {str(path) for path in list_files(corpus)}
+    sentences = list(read_corpus(corpus, column=column, encoding=encoding, on_error=complaints))
+    opened = _open_with_embedder(index, embedder)
+    changes = plan_upsert(opened, sources, sentences)
+    if complaints.count:
+        changes.gone.clear()
+    # As an index of old and new together: nothing is written where anything fails.
+    opened.remove(changes.gone)
+    touched = opened.upsert(changes.kept)
+    added = opened.add(changes.new, progress=not hidden(quiet))
+    if changes.gone or touched or added:
+        opened.save(index)
+    say(
+        f"{index}: {changes.replaced} sentences replaced, {len(added)} added, {len(changes.gone)} removed, "
+        f"{len(touched) - changes.replaced} moved, {len(opened)} in all"
+    )
+    finish(complaints.count, "lines")
+
+
+class Changes(NamedTuple):
+    """What makes an index hold what its sources hold now."""
+
+    kept: dict[int, Sentence]
+    new: list[Sentence]
+    gone: list[int]
+    replaced: int
+
+
+def plan_upsert(index: Index, sources: Collection[str], sentences: Sequence[Sentence]) -> Changes:
+    """Compare what an index has of some sources with what they hold now.
+
+    Parameters
+    ----------
+    index
+        An index.
+    sources
+        Names of the files.
+    sentences
+        All that they hold, in their written form, texts distinct.
+
+    Returns
+    -------
+    Changes
+        ``kept``: id to sentence as it is now, by text and else by place; ``replaced`` counts those with another text.
+        ``new``: what is neither here nor elsewhere in the index. ``gone``: ids that no sentence is kept under.
+    """
+    there = {number: (source, line) for number, source, line in index.places() if source in sources}
+    kept: dict[int, Sentence] = {}
+    others: list[Sentence] = []
+    for sentence in sentences:
+        number = index.find(sentence.text)
+        if number is None:
+            others.append(sentence)
+        elif number in there:
+            kept[number] = sentence
+    free = {place: number for number, place in there.items() if number not in kept}
+    new: list[Sentence] = []
+    replaced = 0
+    for sentence in others:
+        number = free.pop((sentence.source, sentence.line), None)
+        if number is None:
+            new.append(sentence)
+        else:
+            kept[number] = sentence
+            replaced += 1
+    return Changes(kept, new, sorted(there.keys() - kept.keys()), replaced)
+
+
+def index_remove(
+    ids: Annotated[list[int], typer.Argument(help="Ids of sentences, as search shows them.")], index: IndexFolder
+) -> None:
+    """Remove sentences from an index; the ids of the others stay, and no embedder is needed."""
     from caprag.retrieval import Index
 
-    opened = Index.load(index, embedder=open_embedder(embedder))
+    opened = Index.load(index)
     there = [number for number in dict.fromkeys(ids) if number in opened]
     missing = [number for number in dict.fromkeys(ids) if number not in opened]
     for number in missing:
@@ -112,19 +214,170 @@ def index_remove(
     finish(len(missing), "ids")
 
 
+def index_compact(index: Annotated[Path, typer.Argument(help="Index folder.")]) -> None:
+    """Merge all segments of an index into one, and forget what was removed; nothing is embedded again."""
+    from caprag.retrieval import Index
+
+    opened = Index.load(index)
+    before = len(opened.segments)
+    opened.compact()
+    opened.save(index)
+    say(f"{index}: {before} segments merged into one of {len(opened)} sentences")
+
+
+def index_check(index: Annotated[Path, typer.Argument(help="Index folder.")], quiet: Quiet = False) -> None:
+    """Read all of an index, compare its checksums, and say what is wrong and what to do about it."""
+    from caprag.retrieval import Index
+    from caprag.retrieval.storage import damages
+
+    found = damages(index, progress=not hidden(quiet))
+    for error in found:
+        complain(str(error))
+    if not found:
+        # The parts are as they were written; this says whether they go together.
+        opened = Index.load(index, verify=False)
+        say(f"{index}: {len(opened)} sentences in {len(opened.segments)} segments, all as they were written")
+    finish(len(found), "files")
+
+
+def index_tune(
+    index: Annotated[Path, typer.Argument(help="Index folder.")],
+    recall: Annotated[float, typer.Option(help="Take the fastest setting with this recall, in (0, 1].")] = 0.99,
+    ms: Annotated[float | None, typer.Option(help="Take the most exact within these milliseconds a query.")] = None,
+    factories: Annotated[
+        str | None, typer.Option(help='Compare kinds of index instead, e.g. "IVF1024,SQ8;HNSW32;PQ32x4fs".')
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="What the vectors may take, e.g. 8GB; with --factories.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="File of readings; without one, sentences of its own are misread.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Nearest sentences that recall counts.")] = 1,
+    sample: Annotated[int, typer.Option(min=1, help="Queries at most.")] = 1000,
+    sentences: Annotated[int, typer.Option(min=1, help="Sentences to compare --factories on at most.")] = 100_000,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Vectors of all texts (.npy), by ascending id; spares embedding them again.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write what was measured to, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture of recall over time to draw (.png).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure only; change nothing.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses and misreads the queries.")] = 0,
+    embedder: EmbedderName = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find the search parameters of an index that give the recall or the speed wanted, and store them.
+
+    The dense search is measured against exact search over the same vectors, on this machine.
+    """
+    from caprag.retrieval.tuning import compare_factories, tune_index
+
+    opened = _open_with_embedder(index, embedder)
+    asked = _readings(opened, queries, sample, seed)
+    progress = not hidden(quiet)
+    try:
+        if factories is None:
+            if memory is not None:
+                refuse("--memory goes with --factories; the search parameters do not change the size")
+            rows = None if vectors is None else _open_vectors(vectors)
+            report = tune_index(
+                opened, asked, sample=sample, k=k, target_recall=recall, max_milliseconds=ms, vectors=rows, seed=seed,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            report = compare_factories(
+                opened, [name.strip() for name in factories.split(";") if name.strip()], asked, sample=sample,
+                sentences=sentences, k=k, target_recall=recall, max_milliseconds=ms,
+                max_bytes=None if memory is None else _bytes(memory), seed=seed, progress=progress,
+            )  # fmt: skip
+    except ValueError as error:
+        refuse(str(error))
+    sys.stdout.write(f"{report}\n")
+    best = report.chosen
+    words = f"{best.factory} {best.parameters}".strip()
+    if not report.reached:
+        say(f"{index}: none is as wanted; the nearest to it is {words}, recall {best.recall:.4f}")
+    if factories is not None:
+        say(f"{index}: is as it was; a new index takes it with: caprag index build ... --factory {best.factory!r}")
+    elif not dry_run:
+        opened.save(index)
+        say(f"{index}: searches with {best.parameters or 'nothing to weigh'} from now on")
+    if out is not None:
+        _write_report(report, out)
+    if plot is not None:
+        _plot_report(report, plot, k)
+
+
+def _readings(index: Index, queries: Path | None, sample: int, seed: int) -> list[str]:
+    """Read the queries from a file, or misread sentences of the index."""
+    if queries is not None:
+        from caprag.corpus import read_corpus
+
+        return [sentence.text for sentence in read_corpus(queries)]
+    import numpy as np
+
+    from caprag.noise import NoiseChannel
+
+    ids = np.random.default_rng(seed).permutation(np.array(list(index), np.int64))[:sample]
+    return NoiseChannel.load().corrupt([index[i].text for i in ids.tolist()], seed=seed, misread_only=True)
+
+
+def _open_vectors(path: Path) -> npt.NDArray[np.float32]:
+    import numpy as np
+
+    try:
+        rows: npt.NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        refuse(f"{path}: is no file of vectors ({error}); write one with numpy.save")
+    return rows
+
+
+def _bytes(size: str) -> int:
+    """Read a size: 8GB, 500 MB, 1000."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*([kMGT]?)(i?)B?\s*", size, re.IGNORECASE)
+    if found is None or found[1].count(".") > 1 or found[1] == ".":
+        refuse(f"{size!r} is no size; write it like 8GB, 500MB or 1GiB")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+
+
+def _write_report(report: TuningReport, path: Path) -> None:
+    import dataclasses
+    import json
+
+    from caprag.paths import replacing
+
+    with replacing(path) as stream:
+        text = json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False)
+        stream.write(f"{text}\n".encode())
+
+
+def _plot_report(report: TuningReport, path: Path, k: int) -> None:
+    from caprag.evaluation.plots import Curve, draw_curves
+
+    curves = []
+    for factory in dict.fromkeys(row.factory for row in report.rows):
+        rows = sorted((row for row in report.rows if row.factory == factory), key=lambda row: row.milliseconds)
+        columns = [(r.milliseconds, r.recall, *r.interval) for r in rows]
+        x, y, low, high = (tuple(column) for column in zip(*columns, strict=True))
+        curves.append(Curve(factory, x, y, low, high))
+    draw_curves([("", curves)], path, x_label="milliseconds a query", y_label=f"recall@{k}", log=True)
+
+
 def index_info(index: Annotated[Path, typer.Argument(help="Index folder.")]) -> None:
-    """Describe an index after checking its files: one JSON object."""
+    """Describe an index without reading it: one JSON object. `caprag index check` reads all of it."""
+    from caprag.retrieval import Index
     from caprag.retrieval.storage import read_contents
 
-    contents = read_contents(index)
-    size = sum(file["size"] for file in contents["files"].values())
+    contents = read_contents(index, verify=False)
+    opened = Index.load(index, verify=False)
     print_json(
         {
             "index": str(index),
             "sentences": contents["count"],
+            "segments": opened.segments,
+            "removed": opened.removed,
             "factory": contents["factory"],
+            "parameters": contents["search"],
             "embedder": contents["embedder"],
-            "bytes": size,
+            "bytes": sum(file["size"] for file in contents["files"].values()),
             "format": contents["format"],
         }
     )

@@ -1,34 +1,44 @@
-"""The index of a corpus: dense and lexical candidates, ranked by exact edit similarity.
+"""The index of a corpus: dense and lexical candidates, ranked by how well they explain a reading.
 
-Puts three parts in a row: vectors, character n-grams, sentences. It knows readings and sentences as text; whether a
-hit is the answer is decided elsewhere.
+Puts the parts in a row: vectors, character n-grams, sentences, ranking. It knows readings and sentences as text;
+whether a hit is the answer is decided elsewhere.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
+from typing import Literal, get_args
 
-import pyarrow as pa
-from rapidfuzz.distance import Levenshtein
+import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from caprag.errors import CorpusError, IndexFolderError, ModelError
-from caprag.retrieval import storage
+from caprag.retrieval import ranking, storage
 from caprag.retrieval.embedder import load_embedder
-from caprag.retrieval.lexical import LexicalIndex
-from caprag.retrieval.sentences import SentenceTable
-from caprag.retrieval.vectors import VectorIndex
+from caprag.retrieval.segments import FLAT
+from caprag.retrieval.store import Store
+from caprag.retrieval.vectors import Vectors
 from caprag.text import match_form, normalize
 from caprag.types import Embedder, Hit, Sentence
 
 _CHUNK = 16384
+_QUERIES_AT_A_TIME = 512
+_GREATEST_ID = 2**62
+
+By = Literal["reading", "meaning"]
+"""What a query is: a reading of the sentence itself, or words that mean the same."""
 
 
 class Index:
     """Known sentences, found by readings of them. Build one with `Index.build`, open one with `Index.load`.
+
+    What is added to a stored index goes into a segment of its own, and what is removed is remembered beside it, so that
+    neither writes the whole again; `save` merges segments when they are many, `compact` merges all.
 
     Parameters
     ----------
@@ -45,17 +55,14 @@ class Index:
     References
     ----------
     Johnson, Douze and Jégou, Billion-scale similarity search with GPUs, IEEE TBD 7(3), 2021; the factory strings are
-    those of the FAISS wiki.
+    those of the FAISS wiki. O'Neil et al., The Log-Structured Merge-Tree, Acta Informatica 33, 1996: the segments.
     """
 
-    def __init__(self, embedder: Embedder, *, factory: str = "Flat") -> None:
-        self._embedder = embedder
-        self._factory = factory
-        self._vectors = VectorIndex(embedder.dimension, factory)
-        self._lexical = LexicalIndex()
-        self._sentences = SentenceTable()
-        # The folder that it was last opened from or saved to, and which save that was.
-        self._opened: tuple[Path, int] | None = None
+    def __init__(self, embedder: Embedder, *, factory: str = FLAT) -> None:
+        self._given: Embedder | None = embedder
+        # What an index that was opened from a folder wants of its embedder.
+        self._wanted: storage.EmbedderEntry | None = None
+        self._store = Store(embedder.dimension, factory)
 
     @classmethod
     def build(
@@ -63,7 +70,8 @@ class Index:
         sentences: Iterable[Sentence | str],
         embedder: Embedder | None = None,
         *,
-        factory: str = "Flat",
+        factory: str = FLAT,
+        vectors: npt.ArrayLike | None = None,
         progress: bool = False,
     ) -> Index:
         """Build an index in memory.
@@ -76,6 +84,8 @@ class Index:
             Makes the vectors; ``None`` takes the shipped one.
         factory
             FAISS factory string.
+        vectors
+            See `add`.
         progress
             Whether to show a progress bar on stderr.
 
@@ -98,51 +108,115 @@ class Index:
         ['妳在開玩笑嗎']
         """
         index = cls(embedder or load_embedder(), factory=factory)
-        if not index.add(sentences, progress=progress):
+        if not index.add(sentences, vectors=vectors, progress=progress):
             raise CorpusError("the corpus has no sentence; give at least one line of text")
         return index
 
     @property
     def embedder(self) -> Embedder:
-        """The embedder of its vectors."""
-        return self._embedder
+        """The embedder of its vectors; of an index that was opened from a folder it is loaded now.
+
+        Raises
+        ------
+        IndexFolderError
+            Where the embedder that the folder names is not to be had, or has changed.
+        """
+        if self._given is None:
+            place, wanted = self._store.folder, self._wanted
+            try:
+                embedder = load_embedder(wanted["name"] if wanted else "")
+            except ModelError as error:
+                raise IndexFolderError(
+                    f"{place}: its embedder is not to be had ({error}); "
+                    "name it (embedder=..., --embedder), or build the index again"
+                ) from error
+            self._check_embedder(embedder)
+            self._given = embedder
+        return self._given
+
+    def _check_embedder(self, embedder: Embedder) -> None:
+        wanted = self._wanted
+        if wanted is not None and embedder.fingerprint != wanted["fingerprint"]:
+            raise IndexFolderError(
+                f"{self._store.folder}: was built with the embedder {wanted['name']!r} ({wanted['fingerprint'][:12]}), "
+                f"not with {embedder.name!r} ({embedder.fingerprint[:12]}); load that one, or build the index again"
+            )
 
     @property
     def factory(self) -> str:
         """The FAISS factory string it was made with."""
-        return self._factory
+        return self._store.factory
+
+    @property
+    def parameters(self) -> str:
+        """What FAISS weighs while searching, as it writes it; empty for the defaults. Set it to change them.
+
+        Examples
+        --------
+        >>> index = Index.build(["妳在開玩笑嗎", "不會持續太久的"], factory="HNSW8")
+        >>> index.parameters = "efSearch=64"
+        """
+        return self._store.parameters
+
+    @parameters.setter
+    def parameters(self, parameters: str) -> None:
+        self._store.parameters = parameters
+
+    @property
+    def segments(self) -> list[int]:
+        """The number of sentences in each of its segments, oldest first."""
+        return self._store.segments
+
+    @property
+    def removed(self) -> list[int]:
+        """The number of sentences that were removed from each of its segments and still take room there."""
+        return self._store.removed
 
     def __len__(self) -> int:
-        return len(self._sentences)
+        return len(self._store)
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the ids in document order."""
-        return iter(self._sentences)
+        """Yield the ids in ascending order."""
+        return iter(self._store)
 
     def __contains__(self, number: int) -> bool:
-        return number in self._sentences
+        return self._store.get(number) is not None
 
     def __getitem__(self, number: int) -> Sentence:
         """Return the sentence with this id; KeyError where there is none."""
-        return self._sentences[number]
+        sentence = self._store.get(number)
+        if sentence is None:
+            raise KeyError(number)
+        return sentence
+
+    def places(self) -> Iterator[tuple[int, str, int]]:
+        """Yield id, source and line of each sentence that came from a file."""
+        return self._store.places()
 
     def find(self, text: str) -> int | None:
         """Return the id of the sentence that has this written form, ``None`` where there is none."""
-        wanted = normalize(text)
-        (candidates,) = self._lexical.find([wanted])
-        return next((i for i in candidates if self._sentences.text(i) == wanted), None)
+        return self._store.find([normalize(text)])[0]
 
     def frequency(self, gram: str) -> int:
         """Return the number of sentences that hold a character or pair of characters, in the matching form, >= 0."""
-        return self._lexical.frequency(gram)
+        return self._store.frequency(gram)
 
-    def add(self, sentences: Iterable[Sentence | str], *, progress: bool = False) -> list[int]:
+    def add(
+        self,
+        sentences: Iterable[Sentence | str],
+        *,
+        vectors: npt.ArrayLike | None = None,
+        progress: bool = False,
+    ) -> list[int]:
         """Add sentences; they are found at once.
 
         Parameters
         ----------
         sentences
             In document order; empty ones, and texts that are there already, are passed over.
+        vectors
+            Their vectors, if they are known: shape (texts, dimension), rows of length 1, a row for each sentence's text
+            followed by those of its aliases. ``None`` embeds them.
         progress
             Whether to show a progress bar on stderr.
 
@@ -154,7 +228,8 @@ class Index:
         Raises
         ------
         ValueError
-            Where the factory wants training and there are too few sentences for it.
+            Where the factory wants training and there are too few sentences for it, or the vectors are not as many or
+            as long as they should be.
         TypeError
             For a single string.
         IndexFolderError
@@ -162,42 +237,139 @@ class Index:
         """
         if isinstance(sentences, str):
             raise TypeError(f"sentences is the string {sentences[:20]!r}; a list of sentences is wanted")
-        self._check_current()
+        self._store.check_current()
         added: list[int] = []
-        pending = iter(sentences)
         with tqdm(desc="index", unit=" sentences", disable=not progress) as bar:
-            # What trains needs all that comes first; what does not is fed in chunks that fit in memory.
-            size = _CHUNK if self._vectors.is_trained else None
-            while chunk := list(itertools.islice(pending, size)):
-                fresh = self._new_sentences(chunk)
-                if fresh:
-                    vectors = self._embedder.embed([s.text for s in fresh])
-                    if not self._vectors.is_trained:
-                        self._vectors.train(vectors)
-                    ids = self._sentences.add(fresh)
-                    self._vectors.add(ids, vectors)
-                    self._lexical.add(ids, [s.text for s in fresh])
-                    added += ids
-                bar.update(len(chunk))
+            for fresh, rows, given in self._trained(self._fresh(sentences, self._rows(vectors))):
+                ids = list(range(self._store.next_id, self._store.next_id + len(fresh)))
+                self._append(ids, fresh, rows)
+                added += ids
+                bar.update(given)
         return added
 
-    def _check_current(self) -> None:
-        """Refuse a change to what another writer has replaced on disk."""
-        if self._opened is not None and not self._lexical.intact():
-            raise IndexFolderError(
-                f"{self._opened[0]}: was changed since it was opened; open it again and repeat the change"
-            )
+    def _rows(self, vectors: npt.ArrayLike | None) -> Vectors | None:
+        if vectors is None:
+            return None
+        rows = np.asarray(vectors, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self._store.dimension:
+            raise ValueError(f"vectors have the shape {rows.shape}; (texts, {self._store.dimension}) is wanted")
+        return rows
 
-    def _new_sentences(self, chunk: Sequence[Sentence | str]) -> list[Sentence]:
-        given = [_written(s) for s in chunk]
-        unique = {s.text: s for s in reversed(given) if s.text}
-        texts = list(reversed(unique))
-        known = self._lexical.find(texts) if len(self) else [[] for _ in texts]
-        return [
-            unique[text]
-            for text, candidates in zip(texts, known, strict=True)
-            if not any(self._sentences.text(i) == text for i in candidates)
-        ]
+    def _fresh(
+        self, sentences: Iterable[Sentence | str], vectors: Vectors | None
+    ) -> Iterator[tuple[list[Sentence], Vectors | None, int]]:
+        """Yield in chunks what is not there yet, with its vectors where they are given, and how many were looked at."""
+        pending, used = iter(sentences), 0
+        while chunk := [_written(s) for s in itertools.islice(pending, _CHUNK)]:
+            counts = np.array([1 + len(s.aliases) for s in chunk])
+            ends = used + np.cumsum(counts)
+            used = int(ends[-1])
+            if vectors is not None and used > len(vectors):
+                raise ValueError(f"there are {len(vectors)} vectors and more texts; there must be one for each")
+            first = {s.text: i for i, s in reversed(list(enumerate(chunk))) if s.text}
+            order = sorted(first.values())
+            known = self._store.find([chunk[i].text for i in order]) if len(self) else [None] * len(order)
+            fresh = [i for i, number in zip(order, known, strict=True) if number is None]
+            rows = None
+            if vectors is not None:
+                spans = [np.arange(ends[i] - counts[i], ends[i]) for i in fresh]
+                rows = vectors[np.concatenate([*spans, np.zeros(0, np.int64)])]
+            yield [chunk[i] for i in fresh], rows, len(chunk)
+        if vectors is not None and used != len(vectors):
+            raise ValueError(f"there are {len(vectors)} vectors and {used} texts; there must be one for each")
+
+    def _trained(
+        self, chunks: Iterator[tuple[list[Sentence], Vectors | None, int]]
+    ) -> Iterator[tuple[list[Sentence], Vectors | None, int]]:
+        """Yield the chunks, after training the vectors on a sample of all of them where they need it."""
+        base = self._store.base
+        if base.is_trained:
+            yield from chunks
+            return
+        # Texts that are the same in two chunks are told apart only once the first is there.
+        whole: dict[str, tuple[Sentence, Vectors | None]] = {}
+        looked = 0
+        for fresh, rows, given in chunks:
+            looked += given
+            start = 0
+            for sentence in fresh:
+                stop = start + 1 + len(sentence.aliases)
+                whole.setdefault(sentence.text, (sentence, None if rows is None else rows[start:stop]))
+                start = stop
+        everything = list(whole.values())
+        del whole
+        if not everything:
+            return
+        generator = np.random.default_rng(0)
+        chosen = np.sort(generator.permutation(len(everything))[: base.training_size])
+        sample = [everything[i] for i in chosen]
+        given_rows = [rows for _, rows in sample if rows is not None]
+        base.train(np.concatenate(given_rows) if given_rows else self._embed([s for s, _ in sample]))
+        for start in range(0, len(everything), _CHUNK):
+            part = everything[start : start + _CHUNK]
+            rows_of_part = [rows for _, rows in part if rows is not None]
+            joined = np.concatenate(rows_of_part) if rows_of_part else None
+            yield [s for s, _ in part], joined, len(part) if start + _CHUNK < len(everything) else looked - start
+
+    def _embed(self, sentences: Sequence[Sentence]) -> Vectors:
+        return self.embedder.embed([text for s in sentences for text in (s.text, *s.aliases)])
+
+    def _append(self, ids: Sequence[int], sentences: Sequence[Sentence], rows: Vectors | None) -> None:
+        if sentences:
+            self._store.append(ids, sentences, self._embed(sentences) if rows is None else rows)
+
+    def upsert(self, sentences: Mapping[int, Sentence | str], *, vectors: npt.ArrayLike | None = None) -> list[int]:
+        """Put sentences under ids of the caller's: those that are there are replaced, the others added.
+
+        Parameters
+        ----------
+        sentences
+            Id (>= 0) to sentence.
+        vectors
+            As in `add`, in the order of the mapping.
+
+        Returns
+        -------
+        list of int
+            The ids of sentences that are new or have changed, ascending.
+
+        Raises
+        ------
+        ValueError
+            For an id below 0 or from 2**62 on, an empty text, vectors that do not go with the texts, or too few
+            sentences where the factory wants training; then nothing is changed.
+        IndexFolderError
+            As in `add`.
+
+        Examples
+        --------
+        >>> index = Index.build(["妳在開玩笑嗎", "不會持續太久的"])
+        >>> index.upsert({1: "不會再持續太久", 5: "現在終於實現了"})
+        [1, 5]
+        >>> index[1].text, len(index)
+        ('不會再持續太久', 3)
+        """
+        self._store.check_current()
+        given = {number: _written(sentence) for number, sentence in sentences.items()}
+        for number, sentence in given.items():
+            if not 0 <= number < _GREATEST_ID or not sentence.text:
+                raise ValueError(f"sentence {number} is {sentence.text!r}; an id from 0 to 2**62 and a text are wanted")
+        counts = [1 + len(s.aliases) for s in given.values()]
+        rows = self._rows(vectors)
+        if rows is not None and len(rows) != sum(counts):
+            raise ValueError(f"there are {len(rows)} vectors and {sum(counts)} texts; there must be one for each")
+        starts = dict(zip(given, np.cumsum([0, *counts]).tolist(), strict=False))
+        fresh = sorted(i for i, s in given.items() if self._store.get(i) != s)
+        picked = [np.arange(starts[i], starts[i] + 1 + len(given[i].aliases)) for i in fresh]
+        chosen = None if rows is None or not fresh else rows[np.concatenate(picked)]
+        # Embedded before anything is removed: what fails then changes nothing.
+        if chosen is None and fresh:
+            chosen = self._embed([given[i] for i in fresh])
+        if chosen is not None and not self._store.base.is_trained:
+            self._store.base.train(chosen)
+        self.remove([i for i in fresh if i in self])
+        self._append(fresh, [given[i] for i in fresh], chosen)
+        return fresh
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove sentences; the ids of the others stay.
@@ -211,18 +383,36 @@ class Index:
         ------
         KeyError
             For an id that is not there; then nothing is removed.
+        IndexFolderError
+            As in `add`.
         """
-        self._check_current()
-        wanted = list(dict.fromkeys(ids))
-        self._sentences.remove(wanted)
-        self._lexical.remove(wanted)
-        self._vectors.remove(wanted)
+        self._store.check_current()
+        wanted = sorted(set(ids))
+        if wanted and wanted[-1] >= self._store.next_id:
+            raise KeyError(wanted[-1])
+        if wanted:
+            self._store.remove(np.array(wanted, np.int64))
 
-    def search(self, query: str, k: int = 10) -> list[Hit]:
+    def compact(self) -> None:
+        """Merge all segments into one, without what was removed; BM25 forgets what is gone.
+
+        Takes the time of building the index anew without embedding it; `save` writes the result.
+
+        Raises
+        ------
+        IndexFolderError
+            As in `add`.
+        """
+        self._store.check_current()
+        self._store.compact()
+
+    def search(self, query: str, k: int = 10, *, by: By = "reading") -> list[Hit]:
         """Find sentences for one reading; see `search_batch`."""
-        return self.search_batch([query], k)[0]
+        return self.search_batch([query], k, by=by)[0]
 
-    def search_batch(self, queries: Sequence[str], k: int = 10, *, candidates: int = 32) -> list[list[Hit]]:
+    def search_batch(
+        self, queries: Sequence[str], k: int = 10, *, by: By = "reading", candidates: int = 32
+    ) -> list[list[Hit]]:
         """Find the sentences that readings may stand for.
 
         Parameters
@@ -231,19 +421,21 @@ class Index:
             Readings.
         k
             At most this many hits for each, >= 1.
+        by
+            ``"reading"`` ranks by how well a sentence explains the reading (see `caprag.retrieval.ranking`);
+            ``"meaning"`` by reciprocal rank fusion of the dense and the lexical search, aliases included.
         candidates
             How many sentences each of the dense and the lexical search proposes, >= 1; `k` where that is more.
 
         Returns
         -------
         list of list of Hit
-            Best first: by edit similarity, then by edit similarity of the written forms, cosine, and id. Empty for a
-            reading that has no letter or digit.
+            Best first. Empty for a reading that has no letter or digit.
 
         Raises
         ------
         ValueError
-            For `k` or `candidates` below 1.
+            For `k` or `candidates` below 1, or an unknown `by`.
         TypeError
             For a single string.
         """
@@ -251,35 +443,55 @@ class Index:
             raise TypeError(f"queries is the string {queries[:20]!r}; a list of readings is wanted (or use search)")
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; both must be at least 1")
-        depth = min(max(k, candidates), len(self))
-        forms = [match_form(query) for query in queries]
-        asked = [i for i, form in enumerate(forms) if form]
+        if by not in get_args(By):
+            raise ValueError(f"by is {by!r}; known are {', '.join(get_args(By))}")
         results: list[list[Hit]] = [[] for _ in queries]
-        if not asked or not len(self):
-            return results
-        written = [normalize(queries[i]) for i in asked]
-        dense = self._dense(written, depth)
-        lexical = self._lexical.search(written, depth)
-        for place, text, by_vector, by_gram in zip(asked, written, dense, lexical, strict=True):
-            bm25 = dict(by_gram)
-            ranked = []
-            for number in sorted(by_vector.keys() | bm25.keys()):
-                sentence = self._sentences.text(number)
-                edit = Levenshtein.normalized_similarity(forms[place], match_form(sentence))
-                hit = Hit(number, sentence, edit, by_vector.get(number), bm25.get(number))
-                ranked.append((-edit, -Levenshtein.normalized_similarity(text, sentence), -(hit.dense or 0.0), hit))
-            ranked.sort(key=lambda entry: (*entry[:3], entry[3].id))
-            results[place] = [entry[3] for entry in ranked[:k]]
+        depth = min(max(k, candidates), len(self))
+        asked = [i for i, query in enumerate(queries) if match_form(query)] if depth else []
+        for start in range(0, len(asked), _QUERIES_AT_A_TIME):
+            places = asked[start : start + _QUERIES_AT_A_TIME]
+            for place, hits in zip(places, self._search([queries[i] for i in places], k, depth, by), strict=True):
+                results[place] = hits
         return results
 
-    def _dense(self, texts: Sequence[str], depth: int) -> list[dict[int, float]]:
-        # Vectors whose sentence was removed stay in some kinds of index: ask for as many more.
-        stale = len(self._vectors) - len(self)
-        rows = self._vectors.search(self._embedder.embed(texts), depth + stale)
-        return [dict([(i, cosine) for i, cosine in row if i in self][:depth]) for row in rows]
+    def _search(self, queries: Sequence[str], k: int, depth: int, by: By) -> list[list[Hit]]:
+        written = [normalize(query) for query in queries]
+        found = self.candidates(written, depth)
+        if by == "meaning":
+            return ranking.by_meaning(found, k)
+        return ranking.by_reading(written, found, k)
+
+    def candidates(self, queries: Sequence[str], depth: int = 32) -> list[list[ranking.Found]]:
+        """Return what the dense and the lexical search propose for readings in their written form, by id.
+
+        Parameters
+        ----------
+        queries
+            Readings as `caprag.normalize` returns them.
+        depth
+            How many sentences each of the two proposes, >= 1.
+        """
+        # Postings are searched while the network and FAISS are at work: none of them holds the interpreter's lock.
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            postings = beside.submit(self._store.lexical, queries, depth)
+            dense = self._store.dense(self.embedder.embed(queries), depth)
+            lexical = postings.result()
+        numbers = np.array(sorted({i for rows in (dense, lexical) for row in rows for i in row}), np.int64)
+        texts, forms = self._store.columns(numbers, "text", "form")
+        return [
+            # What was removed may stand in the postings of a folder that another writer has replaced.
+            [
+                ranking.Found(i, texts[i], forms[i], cosines.get(i), bm25.get(i))
+                for i in sorted(cosines.keys() | bm25.keys())
+                if i in texts
+            ]
+            for cosines, bm25 in zip(dense, lexical, strict=True)
+        ]
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the index to a folder, which is made or whose index is replaced at one stroke.
+
+        To the folder it was opened from only what has changed is written.
 
         Parameters
         ----------
@@ -293,63 +505,39 @@ class Index:
             writer since this index was opened from it.
         """
         target = Path(folder)
+        entry = self._wanted or {
+            "name": self.embedder.name,
+            "fingerprint": self.embedder.fingerprint,
+            "dimension": self._store.dimension,
+        }
         try:
             target.mkdir(parents=True, exist_ok=True)
             with storage.locked(target):
-                self._save(target)
+                self._store.save(target, entry)
         except (OSError, RuntimeError) as error:
             # FAISS raises the second kind.
             reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[-1]
             raise IndexFolderError(f"{target}: can't be written ({reason}); choose another folder") from error
 
-    def _save(self, target: Path) -> None:
-        if storage.is_anothers(target):
-            raise IndexFolderError(f"{target}: its {storage.CONTENTS} is no index's; choose another folder")
-        last, parts = storage.last_save(target)
-        if self._opened is not None and self._opened[0] == target.resolve() and self._opened[1] != last:
-            raise IndexFolderError(f"{target}: was changed since it was opened; open it again and repeat the change")
-        storage.clear_parts(target, parts)
-        parts = storage.part_names(last + 1)
-        self._vectors.save(target / parts["vectors"])
-        self._sentences.save(target / parts["sentences"])
-        self._lexical.save(target / parts["lexical"])
-        storage.commit(
-            target,
-            {
-                "format": storage.FORMAT,
-                "generation": last + 1,
-                "embedder": {
-                    "name": self._embedder.name,
-                    "fingerprint": self._embedder.fingerprint,
-                    "dimension": self._embedder.dimension,
-                },
-                "factory": self._factory,
-                "count": len(self),
-                "next_id": self._sentences.next_id,
-                "parts": parts,
-                "files": {},
-            },
-        )
-        self._opened = (target.resolve(), last + 1)
-        if not self._lexical.intact():
-            # It was opened from the save that has just been replaced.
-            self._lexical = LexicalIndex(target / parts["lexical"])
-
     @classmethod
-    def load(cls, folder: str | PathLike[str], *, embedder: Embedder | None = None) -> Index:
-        """Open an index folder.
+    def load(
+        cls, folder: str | PathLike[str], *, embedder: Embedder | None = None, verify: bool | None = None
+    ) -> Index:
+        """Open an index folder; its files are mapped into memory, and read where a search needs them.
 
         Parameters
         ----------
         folder
             A folder that `save` wrote.
         embedder
-            The embedder it was built with; ``None`` loads the one that the folder names.
+            The embedder it was built with; ``None`` loads the one that the folder names, when it is first needed.
+        verify
+            Whether to read all files and compare their checksums; ``None`` does where they have 64 MB at most.
 
         Returns
         -------
         Index
-            Its sentences are mapped into memory.
+            As it was saved; it does not see what other writers save later.
 
         Raises
         ------
@@ -357,36 +545,37 @@ class Index:
             Where the folder is missing, damaged or foreign, or was built with another embedder.
         """
         place = Path(folder)
-        contents = storage.read_contents(place)
-        entry = contents["embedder"]
-        if embedder is None:
+        while True:
+            before = storage.last_save(place)
             try:
-                embedder = load_embedder(entry["name"])
-            except ModelError as error:
-                raise IndexFolderError(
-                    f"{place}: its embedder is not to be had ({error}); "
-                    "name it (embedder=..., --embedder), or build the index again"
-                ) from error
-        if embedder.fingerprint != entry["fingerprint"]:
-            raise IndexFolderError(
-                f"{place}: was built with the embedder {entry['name']!r} ({entry['fingerprint'][:12]}), not with "
-                f"{embedder.name!r} ({embedder.fingerprint[:12]}); load that one, or build the index again"
-            )
+                contents = storage.read_contents(place, verify=verify)
+                store = Store.open(place, contents)
+            except IndexFolderError:
+                # A writer may have replaced it between its table of contents and its files.
+                last = storage.last_save(place)
+                if before is None or last is None or last["generation"] == before["generation"]:
+                    raise
+            else:
+                break
         index = cls.__new__(cls)
-        index._embedder = embedder
-        index._factory = contents["factory"]
-        index._opened = (place.resolve(), contents["generation"])
-        try:
-            index._vectors = VectorIndex.load(place / contents["parts"]["vectors"], contents["factory"])
-            index._sentences = SentenceTable(place / contents["parts"]["sentences"], contents["next_id"])
-            index._lexical = LexicalIndex(place / contents["parts"]["lexical"])
-        except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
-            reason = str(error).strip().split("\n")[-1]
-            raise IndexFolderError(f"{place}: can't be opened ({reason}); build the index again") from error
-        counts = (len(index._sentences), len(index._lexical), contents["count"])
-        if len(set(counts)) > 1 or len(index._vectors) < len(index) or index._sentences.last_id >= contents["next_id"]:
-            raise IndexFolderError(f"{place}: its parts hold {counts} sentences; build the index again")
+        index._given, index._wanted, index._store = embedder, contents["embedder"], store
+        if embedder is not None:
+            index._check_embedder(embedder)
         return index
+
+    def refresh(self) -> bool:
+        """Open the folder again where another writer has saved to it; changes that were not saved are lost.
+
+        Returns
+        -------
+        bool
+            Whether there was something new.
+        """
+        if self._store.folder is None or self._store.is_current:
+            return False
+        opened = self.load(self._store.folder, embedder=self._given)
+        self._wanted, self._store = opened._wanted, opened._store
+        return True
 
 
 def _written(sentence: Sentence | str) -> Sentence:
@@ -394,4 +583,5 @@ def _written(sentence: Sentence | str) -> Sentence:
     if isinstance(sentence, str):
         return Sentence(normalize(sentence))
     source = sentence.source.encode("utf-8", "replace").decode("utf-8")
-    return Sentence(normalize(sentence.text), source, sentence.line)
+    aliases = tuple(dict.fromkeys(filter(None, map(normalize, sentence.aliases))))
+    return Sentence(normalize(sentence.text), source, sentence.line, aliases)

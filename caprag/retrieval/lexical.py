@@ -7,19 +7,24 @@ best k. Texts are compared in `caprag.text.match_form`.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tantivy
 
-from caprag.text import match_form
+from caprag.text import match_form, match_forms
 
 _WRITER_BYTES = 64_000_000
-_LOCKS = (".tantivy-meta.lock", ".tantivy-writer.lock")
+# Postings looked at for a text: the rarest n-grams say the most, the commonest cost the most.
+_MOST_POSTINGS = 150_000
+_MOST_COUNTS = 1 << 18
+META = "meta.json"
 
 
 def grams(text: str) -> list[str]:
@@ -30,24 +35,31 @@ def grams(text: str) -> list[str]:
     >>> grams("好啊！")
     ['好', '啊', '好啊']
     """
-    form = match_form(text)
-    return list(dict.fromkeys([*form, *(form[i : i + 2] for i in range(len(form) - 1))]))
+    return _grams(match_form(text))
+
+
+def _grams(form: str) -> list[str]:
+    return list(dict.fromkeys([*form, *map("".join, itertools.pairwise(form))]))
 
 
 class LexicalIndex:
     """An index of character n-grams.
 
-    It works in a private temporary folder; a stored index is linked into it, so that what is on disk is never
-    changed but by `save`, and may be read-only.
+    It works in a private temporary folder, into which stored files are linked: what is on disk is never changed, and
+    may be read-only.
+
+    Parameters
+    ----------
+    stored
+        The files to start from, by the names that `files` gave them; ``None`` starts empty.
     """
 
-    def __init__(self, stored: Path | None = None) -> None:
+    def __init__(self, stored: Mapping[str, Path] | None = None) -> None:
         self._folder = work = Path(tempfile.mkdtemp(prefix="caprag-lexical-"))
         # Goes without saying, where TemporaryDirectory would warn.
         weakref.finalize(self, shutil.rmtree, work, ignore_errors=True)
-        if stored is not None:
-            for file in stored.iterdir():
-                (work / file.name).symlink_to(file.resolve())
+        for name, file in (stored or {}).items():
+            (work / name).symlink_to(file.resolve())
         builder = tantivy.SchemaBuilder()
         builder.add_integer_field("id", indexed=True, fast=True)
         builder.add_integer_field("digest", indexed=True, fast=False)
@@ -55,11 +67,13 @@ class LexicalIndex:
         self._schema = builder.build()
         self._index = tantivy.Index(self._schema, path=str(work))
         self._index.reload()
+        # Sentences with an n-gram: asking the engine costs as much as a short search.
+        self._counts: dict[str, int] = {}
 
     def __len__(self) -> int:
         return self._index.searcher().num_docs
 
-    def add(self, ids: Sequence[int], texts: Sequence[str]) -> None:
+    def add(self, ids: Sequence[int], texts: Sequence[str], aliases: Sequence[Sequence[str]] | None = None) -> None:
         """Add sentences; they are found at once.
 
         Parameters
@@ -68,14 +82,20 @@ class LexicalIndex:
             Their ids, not in use so far.
         texts
             Their texts, as many.
+        aliases
+            For each of them the further texts that stand for it.
         """
         # One thread, so that the same sentences give the same postings.
         writer = self._index.writer(_WRITER_BYTES, 1)
-        for number, text in zip(ids, texts, strict=True):
+        rows = [(number, text, True) for number, text in zip(ids, texts, strict=True)]
+        # Only a sentence's own text is looked up by `find`.
+        rows += [(n, alias, False) for n, row in zip(ids, aliases or (), strict=aliases is not None) for alias in row]
+        for (number, text, own), form in zip(rows, match_forms([text for _, text, _ in rows]), strict=True):
             document = tantivy.Document()
             document.add_integer("id", number)
-            document.add_integer("digest", _digest(text))
-            document.add_text("grams", " ".join(grams(text)))
+            if own:
+                document.add_integer("digest", _digest(text))
+            document.add_text("grams", " ".join(_grams(form)))
             writer.add_document(document)
         self._commit(writer)
 
@@ -93,6 +113,7 @@ class LexicalIndex:
         writer.commit()
         writer.wait_merging_threads()
         self._index.reload()
+        self._counts.clear()
 
     def find(self, texts: Sequence[str]) -> list[list[int]]:
         """Return for each text the ids under which that very text may stand (by its digest)."""
@@ -111,7 +132,9 @@ class LexicalIndex:
         result: Any = self._index.searcher().search(query, limit=1, count=True)
         return int(result.count)
 
-    def search(self, texts: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
+    def search(
+        self, texts: Sequence[str], k: int, *, most_postings: int = _MOST_POSTINGS
+    ) -> list[list[tuple[int, float]]]:
         """Find sentences for each text.
 
         Parameters
@@ -120,6 +143,9 @@ class LexicalIndex:
             Readings.
         k
             At most this many sentences for each, >= 1.
+        most_postings
+            How many sentences with one of its n-grams are weighed for each text, counted by n-gram, >= 0: the rarest
+            n-grams come first, one always. Bounds the time in large corpora.
 
         Returns
         -------
@@ -135,25 +161,90 @@ class LexicalIndex:
         for text in texts:
             terms = [
                 (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, "grams", gram, "freq"))
-                for gram in grams(text)
+                for gram in self._telling(searcher, grams(text), most_postings)
             ]
             hits = searcher.search(tantivy.Query.boolean_query(terms), limit=k, count=False).hits if terms else []
             ids = searcher.fast_field_values("id", [address for _, address in hits])
-            scored = [(int(i), float(hit[0])) for i, hit in zip(ids, hits, strict=True) if i is not None]
-            results.append(sorted(scored, key=lambda pair: (-pair[1], pair[0])))
+            best: dict[int, float] = {}
+            for number, (score, _) in zip(ids, hits, strict=True):
+                if number is not None:
+                    best[int(number)] = max(float(score), best.get(int(number), 0.0))
+            results.append(sorted(best.items(), key=lambda pair: (-pair[1], pair[0])))
         return results
+
+    def _telling(self, searcher: tantivy.Searcher, given: Sequence[str], most_postings: int) -> list[str]:
+        """Choose the rarest n-grams, as long as their postings are few enough to look at."""
+        if not given:
+            return []
+        if len(self._counts) > _MOST_COUNTS:
+            self._counts.clear()
+        for gram in given:
+            if gram not in self._counts:
+                self._counts[gram] = searcher.doc_freq("grams", gram)
+        counts = [self._counts[gram] for gram in given]
+        order = sorted(range(len(given)), key=lambda i: (counts[i], i))
+        chosen: list[int] = []
+        total = 0
+        for place in order:
+            total += counts[place]
+            if chosen and total > most_postings:
+                break
+            if counts[place]:
+                chosen.append(place)
+        return [given[i] for i in sorted(chosen)]
+
+    def has_deleted(self) -> bool:
+        """Return whether the statistics still know of sentences that were removed."""
+        meta = json.loads((self._folder / META).read_text(encoding="utf-8"))
+        return any(segment["deletes"] is not None for segment in meta["segments"])
 
     def intact(self) -> bool:
         """Return whether all the files it works on are still there."""
-        return all(file.exists() for file in self._folder.iterdir())
+        return (self._folder / META).exists() and all(path.exists() for path in self.files().values())
 
-    def save(self, folder: Path) -> None:
-        """Copy the index into a new folder."""
-        folder.mkdir()
-        for file in sorted(self._folder.iterdir()):
-            if file.name not in _LOCKS:
-                # Contents only: the engine's own files are private to the user that made them.
-                shutil.copyfile(file, folder / file.name)
+    def files(self) -> dict[str, Path]:
+        """Return name and place of each file of its present state; all but ``meta.json`` never change."""
+        meta = json.loads((self._folder / META).read_text(encoding="utf-8"))
+        found = {META: self._folder / META}
+        for segment in meta["segments"]:
+            name = segment["segment_id"].replace("-", "")
+            deletes = segment["deletes"]
+            kept = None if deletes is None else f"{name}.{deletes['opstamp']}.del"
+            for path in sorted(self._folder.glob(f"{name}.*")):
+                if path.suffix != ".del" or path.name == kept:
+                    found[path.name] = path
+        return found
+
+    def save(self, folder: Path, known: Collection[str] = ()) -> list[str]:
+        """Copy its files into a folder, ``meta.json`` and those that are there already left out.
+
+        Parameters
+        ----------
+        folder
+            Where to; made if it is not there.
+        known
+            Names of files that lie there already.
+
+        Returns
+        -------
+        list of str
+            The names of all its files but ``meta.json``, sorted.
+        """
+        folder.mkdir(exist_ok=True)
+        files = self.files()
+        names = sorted(files.keys() - {META})
+        for name in names:
+            if name not in known:
+                # Contents only: the engine's own files are private to the user that made them. At one stroke, since the
+                # folder may be a copy of the one it was opened from, whose files have the same names.
+                beside = folder / f"{name}.new"
+                shutil.copyfile(files[name], beside)
+                beside.replace(folder / name)
+        return names
+
+    def save_meta(self, path: Path) -> None:
+        """Copy ``meta.json``, which says what the other files are, to a new file."""
+        shutil.copyfile(self._folder / META, path)
 
 
 def _digest(text: str) -> int:

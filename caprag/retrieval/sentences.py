@@ -1,38 +1,43 @@
-"""The sentences of an index: a memory-mapped Arrow file, with what was added and removed since.
+"""Rows of sentences: Arrow tables, in memory or mapped from a file, found by id.
 
-Ids grow and are never used twice, so that a row's place is found by bisection.
+Knows nothing of vectors and postings. Rows are appended and never changed; what was removed since is its owner's to
+remember.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from caprag.text import match_forms
 from caprag.types import Sentence
 
 SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
-        ("text", pa.string()),
+        ("text", pa.large_string()),
+        # What readings are compared with; kept, since making it costs more than all else in a search.
+        ("form", pa.large_string()),
         ("source", pa.dictionary(pa.int32(), pa.string())),
         ("line", pa.int32()),
+        ("aliases", pa.list_(pa.string())),
     ]
 )
-_ROWS_AT_A_TIME = 65536
+
+Ids = npt.NDArray[np.int64]
 
 
 class SentenceTable:
-    """Sentences by id.
+    """Sentences in the order of their ids.
 
     Parameters
     ----------
     stored
         The Arrow file to start from, mapped into memory; ``None`` starts empty.
-    next_id
-        The id that the next sentence gets.
 
     Raises
     ------
@@ -40,87 +45,132 @@ class SentenceTable:
         Where the file is not an Arrow file of sentences.
     """
 
-    def __init__(self, stored: Path | None = None, next_id: int = 0) -> None:
-        if stored is None:
-            self._table = SCHEMA.empty_table()
-        else:
+    def __init__(self, stored: Path | None = None) -> None:
+        # Each part is at least twice as long as the next, so that there are few of them and appending stays cheap.
+        self._parts: list[pa.Table] = []
+        self._ids: list[Ids] = []
+        if stored is not None:
             # The map outlives this scope: the table's buffers hold on to it.
-            self._table = pa.ipc.open_file(pa.memory_map(str(stored))).read_all().cast(SCHEMA)
-        self._ids = np.asarray(self._table["id"].combine_chunks())
-        self._added: dict[int, Sentence] = {}
-        self._removed: set[int] = set()
-        self.next_id = next_id
+            table = pa.ipc.open_file(pa.memory_map(str(stored))).read_all()
+            if table.schema != SCHEMA:
+                raise pa.ArrowInvalid(f"its columns are {table.schema.names}, not {SCHEMA.names}")
+            self._keep(table)
+
+    def _keep(self, table: pa.Table) -> None:
+        if len(table):
+            self._parts.append(table)
+            self._ids.append(np.asarray(table["id"].combine_chunks()))
 
     def __len__(self) -> int:
-        return len(self._ids) + len(self._added) - len(self._removed)
+        return sum(map(len, self._ids))
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._added or self._row(number) is not None
-
-    def __getitem__(self, number: int) -> Sentence:
-        if number in self._added:
-            return self._added[number]
-        row = self._row(number)
-        if row is None:
-            raise KeyError(number)
-        return Sentence(*(self._table[name][row].as_py() for name in ("text", "source", "line")))
-
-    def text(self, number: int) -> str:
-        """Return the text of a sentence; KeyError for an id that is not there."""
-        if number in self._added:
-            return self._added[number].text
-        row = self._row(number)
-        if row is None:
-            raise KeyError(number)
-        return str(self._table["text"][row].as_py())
-
-    def _row(self, number: int) -> int | None:
-        if number in self._removed:
-            return None
-        row = int(np.searchsorted(self._ids, number))
-        return row if row < len(self._ids) and self._ids[row] == number else None
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield the ids in ascending order."""
-        yield from (int(i) for i in self._ids if int(i) not in self._removed)
-        yield from self._added
+    @property
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        return np.concatenate([*self._ids, np.zeros(0, np.int64)])
 
     @property
     def last_id(self) -> int:
-        """The greatest id in the stored file; -1 for an empty one."""
-        return int(self._ids[-1]) if len(self._ids) else -1
+        """The greatest id; -1 without a row."""
+        return int(self._ids[-1][-1]) if self._ids else -1
 
-    def add(self, sentences: Sequence[Sentence]) -> list[int]:
-        """Append sentences and return their ids."""
-        ids = list(range(self.next_id, self.next_id + len(sentences)))
-        self._added.update(zip(ids, sentences, strict=True))
-        self.next_id += len(sentences)
-        return ids
+    def append(self, ids: Sequence[int], sentences: Sequence[Sentence]) -> None:
+        """Append sentences in their written form, under ids that ascend and are greater than the last one."""
+        texts = [s.text for s in sentences]
+        columns = {
+            "id": list(ids),
+            "text": texts,
+            "form": match_forms(texts) if texts else [],
+            "source": pa.array([s.source for s in sentences], pa.string()).dictionary_encode(),
+            "line": [s.line for s in sentences],
+            "aliases": pa.array([list(s.aliases) for s in sentences], pa.list_(pa.string())),
+        }
+        self._keep(pa.table(columns).cast(SCHEMA))
+        while len(self._ids) > 1 and len(self._ids[-2]) < 2 * len(self._ids[-1]):
+            pair = [self._parts.pop(-2), self._parts.pop()]
+            del self._ids[-2:]
+            self._keep(_joined(pair))
 
-    def remove(self, ids: Iterable[int]) -> None:
-        """Remove sentences; KeyError for an id that is not there, and then nothing is removed."""
-        wanted = list(dict.fromkeys(ids))
-        for number in wanted:
-            if number not in self:
-                raise KeyError(number)
-        for number in wanted:
-            if self._added.pop(number, None) is None:
-                self._removed.add(number)
+    def find(self, ids: npt.ArrayLike) -> Ids:
+        """Return the row of each id, -1 for an id that is not there: shape (len(ids),)."""
+        wanted = np.asarray(ids, np.int64)
+        rows = np.full(len(wanted), -1, np.int64)
+        offset = 0
+        for known in self._ids:
+            places = np.searchsorted(known, wanted)
+            inside = places < len(known)
+            inside[inside] = known[places[inside]] == wanted[inside]
+            rows[inside] = offset + places[inside]
+            offset += len(known)
+        return rows
+
+    def column(self, name: str, rows: Ids) -> list[str]:
+        """Return the values of the column ``"text"``, ``"form"`` or ``"source"`` in these rows."""
+        values = np.empty(len(rows), object)
+        offset = 0
+        for part in self._parts:
+            inside = (rows >= offset) & (rows < offset + len(part))
+            if inside.any():
+                values[inside] = part[name].take(pa.array(rows[inside] - offset)).to_pylist()
+            offset += len(part)
+        return list(values)
+
+    def row(self, row: int) -> Sentence:
+        """Return the sentence in a row."""
+        return self.take(np.array([row]))[0]
+
+    def take(self, rows: Ids) -> list[Sentence]:
+        """Return the sentences in these rows, which ascend."""
+        found: list[Sentence] = []
+        offset = 0
+        for part in self._parts:
+            inside = rows[(rows >= offset) & (rows < offset + len(part))] - offset
+            values = part.take(pa.array(inside)).to_pylist() if len(inside) else []
+            found += [Sentence(v["text"], v["source"], v["line"], tuple(v["aliases"])) for v in values]
+            offset += len(part)
+        return found
+
+    def places(self) -> Iterator[tuple[int, str, int]]:
+        """Yield id, source and line of each row that came from a file."""
+        for part in self._parts:
+            for batch in part.select(["id", "source", "line"]).to_batches():
+                columns = [batch.column(i).to_pylist() for i in range(3)]
+                yield from (row for row in zip(*columns, strict=True) if row[1])
+
+    @classmethod
+    def merge(cls, tables: Sequence[SentenceTable], keep: Sequence[npt.NDArray[np.bool_]]) -> SentenceTable:
+        """Join tables into a new one, in the order of the ids.
+
+        Parameters
+        ----------
+        tables
+            What to join.
+        keep
+            For each of them which rows go along, shape (len(table),); no id twice among these.
+
+        Returns
+        -------
+        SentenceTable
+            In memory.
+        """
+        parts = [part for table in tables for part in table._parts]
+        mask = np.concatenate([*keep, np.zeros(0, np.bool_)])
+        whole = _joined(parts) if parts else SCHEMA.empty_table()
+        if not mask.all():
+            whole = whole.filter(pa.array(mask))
+        ids = np.asarray(whole["id"].combine_chunks())
+        if (ids[1:] < ids[:-1]).any():
+            whole = whole.take(pa.array(np.argsort(ids, kind="stable")))
+        merged = cls()
+        merged._keep(whole.combine_chunks())
+        return merged
 
     def save(self, path: Path) -> None:
-        """Write the sentences that are there to a new Arrow file, uncompressed so that it can be mapped."""
-        keep = self._table
-        if self._removed:
-            gone = np.fromiter(self._removed, np.int64)
-            keep = keep.filter(pa.array(~np.isin(self._ids, gone)))
-        added = pa.table(
-            {
-                "id": list(self._added),
-                "text": [s.text for s in self._added.values()],
-                "source": pa.array([s.source for s in self._added.values()], pa.string()).dictionary_encode(),
-                "line": [s.line for s in self._added.values()],
-            }
-        ).cast(SCHEMA)
-        whole = pa.concat_tables([keep, added]).unify_dictionaries().combine_chunks()
+        """Write a new Arrow file, in one uncompressed piece, so that it is mapped as it is."""
+        whole = _joined(self._parts) if self._parts else SCHEMA.empty_table()
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-            writer.write_table(whole, max_chunksize=_ROWS_AT_A_TIME)
+            writer.write_table(whole)
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()

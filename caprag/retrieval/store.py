@@ -1,0 +1,338 @@
+"""What an index consists of: segments of sentences with vectors, and the postings of all; in memory and in a folder.
+
+Knows nothing of embedders and of ranking: vectors come in with the sentences, candidates go out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from caprag.errors import IndexFolderError
+from caprag.retrieval import storage
+from caprag.retrieval.lexical import META, LexicalIndex
+from caprag.retrieval.segments import FLAT, Segment, merge
+from caprag.retrieval.sentences import SentenceTable
+from caprag.retrieval.vectors import Ids, VectorIndex, Vectors
+from caprag.types import Sentence
+
+_CHUNK = 16384
+# Small segments cost a little at each search: so many are kept apart, and of a share of the first one's size at most.
+_MOST_SEGMENTS = 8
+_LARGEST_SHARE = 1 / 16
+_SMALL = 4096
+
+
+class Store:
+    """Sentences with vectors and postings.
+
+    Parameters
+    ----------
+    dimension
+        Length of a vector.
+    factory
+        FAISS factory string of the first segment; the others are small and exact.
+    """
+
+    def __init__(self, dimension: int, factory: str) -> None:
+        self.dimension = dimension
+        self.factory = factory
+        self.next_id = 0
+        self._parameters = ""
+        self._segments = [Segment.empty(dimension, factory)]
+        self._lexical = LexicalIndex()
+        # The folder that it was last opened from or saved to, and which save that was.
+        self._opened: tuple[Path, int] | None = None
+
+    @classmethod
+    def open(cls, folder: Path, contents: storage.Contents) -> Store:
+        """Open what a table of contents names; IndexFolderError where it does not go together."""
+        store = cls.__new__(cls)
+        store.dimension = contents["embedder"]["dimension"]
+        store.factory, store.next_id = contents["factory"], contents["next_id"]
+        store._parameters = contents["search"]
+        store._opened = (folder.resolve(), contents["generation"])
+        try:
+            store._segments = [_open_segment(folder, entry) for entry in contents["segments"]]
+            if not len(store._segments[0].sentences):
+                # What it was trained to, if anything, can't be added to where it lies.
+                store._segments[0] = Segment.empty(store.dimension, store.factory)
+            store._segments[0].vectors.tune(contents["search"])
+            store._lexical = LexicalIndex(_postings(folder, contents))
+        except (RuntimeError, ValueError, OSError, IndexError, pa.ArrowException) as error:
+            reason = str(error).strip().split("\n")[-1]
+            raise IndexFolderError(f"{folder}: can't be opened ({reason}); build the index again") from error
+        rows, postings = sum(store.segments), len(store._lexical)
+        sound = all(
+            len(segment.vectors) >= len(segment.sentences) and segment.vectors.dimension == store.dimension
+            for segment in store._segments
+        )
+        last_id = max(segment.sentences.last_id for segment in store._segments)
+        if rows != contents["count"] or postings < rows or not sound or last_id >= store.next_id:
+            raise IndexFolderError(
+                f"{folder}: its parts hold {rows} and {postings} sentences and not {contents['count']}; "
+                "build the index again"
+            )
+        return store
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder it was opened from or saved to."""
+        return None if self._opened is None else self._opened[0]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no other writer has saved to its folder since."""
+        if self._opened is None:
+            return True
+        last = storage.last_save(self._opened[0])
+        return last is not None and last["generation"] == self._opened[1]
+
+    @property
+    def parameters(self) -> str:
+        """What FAISS weighs while searching the first segment, as it writes it."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, parameters: str) -> None:
+        self._segments[0].vectors.tune(parameters)
+        self._parameters = parameters
+
+    @property
+    def first(self) -> Segment:
+        """The segment that has the factory."""
+        return self._segments[0]
+
+    @property
+    def base(self) -> VectorIndex:
+        """The vectors of the first segment."""
+        return self.first.vectors
+
+    @property
+    def segments(self) -> list[int]:
+        """The number of sentences in each segment, oldest first."""
+        return [len(segment) for segment in self._segments]
+
+    @property
+    def removed(self) -> list[int]:
+        """The number of rows of each segment that were removed."""
+        return [len(segment.removed) for segment in self._segments]
+
+    def __len__(self) -> int:
+        return sum(self.segments)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the ids in ascending order."""
+        return iter(np.sort(np.concatenate([segment.ids for segment in self._segments])).tolist())
+
+    def get(self, number: int) -> Sentence | None:
+        """Return the sentence with this id, ``None`` where there is none."""
+        # Greater ones may not even fit into the columns.
+        for segment in self._segments if 0 <= number < self.next_id else ():
+            row = int(segment.find([number])[0])
+            if row >= 0:
+                return segment.sentences.row(row)
+        return None
+
+    def columns(self, ids: Ids, *names: str) -> list[dict[int, str]]:
+        """Return for each named column a map from the ids that are there to its values."""
+        columns: list[dict[int, str]] = [{} for _ in names]
+        for segment in self._segments:
+            rows = segment.find(ids)
+            there = rows >= 0
+            for name, column in zip(names, columns, strict=True):
+                column.update(zip(ids[there].tolist(), segment.sentences.column(name, rows[there]), strict=True))
+        return columns
+
+    def places(self) -> Iterator[tuple[int, str, int]]:
+        """Yield id, source and line of each sentence that came from a file."""
+        for segment in self._segments:
+            gone = set(segment.removed.tolist())
+            yield from (row for row in segment.sentences.places() if row[0] not in gone)
+
+    def find(self, texts: Sequence[str]) -> list[int | None]:
+        """Return the id of the sentence with each written form, ``None`` where there is none."""
+        candidates = self._lexical.find(texts)
+        numbers = np.array(sorted({i for row in candidates for i in row}), np.int64)
+        (known,) = self.columns(numbers, "text")
+        return [
+            next((i for i in row if known.get(i) == text), None) for text, row in zip(texts, candidates, strict=True)
+        ]
+
+    def frequency(self, gram: str) -> int:
+        """Return the number of sentences that hold a character or pair of characters, in the matching form, >= 0."""
+        return self._lexical.frequency(gram)
+
+    def append(self, ids: Sequence[int], sentences: Sequence[Sentence], vectors: Vectors) -> None:
+        """Add sentences in their written form under ascending ids that are not in use.
+
+        Parameters
+        ----------
+        ids
+            Ascending.
+        sentences
+            As many.
+        vectors
+            Shape (texts, dimension): a row for each sentence's text, followed by those of its aliases.
+        """
+        if not sentences:
+            return
+        last = self._segments[-1]
+        if last.entry is not None or not last.takes(ids[0]):
+            last = Segment.empty(self.dimension, FLAT)
+            self._segments.append(last)
+        last.append(ids, sentences)
+        last.vectors.add(np.repeat(np.asarray(ids, np.int64), [1 + len(s.aliases) for s in sentences]), vectors)
+        self._lexical.add(ids, [s.text for s in sentences], [s.aliases for s in sentences])
+        self.next_id = max(self.next_id, ids[-1] + 1)
+
+    def remove(self, ids: Ids) -> None:
+        """Remove sentences; KeyError for an id that is not there, and then nothing is removed."""
+        rows = np.array([segment.find(ids) >= 0 for segment in self._segments])
+        if not rows.any(0).all():
+            raise KeyError(int(ids[~rows.any(0)][0]))
+        for segment, there in zip(self._segments, rows, strict=True):
+            segment.remove(ids[there].tolist())
+        self._lexical.remove(ids.tolist())
+
+    def check_current(self) -> None:
+        """Refuse a change to what another writer has replaced on disk."""
+        if self._opened is not None and not self.is_current:
+            raise IndexFolderError(
+                f"{self._opened[0]}: was changed since it was opened; open it again and repeat the change"
+            )
+
+    def dense(self, vectors: Vectors, k: int) -> list[dict[int, float]]:
+        """Return for each query the ids and cosines of the nearest `k` sentences, best first."""
+        parts = [segment.search(vectors, k) for segment in self._segments if len(segment)]
+        ids, cosines = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        order = np.argsort(-cosines, axis=1, kind="stable")
+        ids, cosines = np.take_along_axis(ids, order, 1), np.take_along_axis(cosines, order, 1)
+        found: list[dict[int, float]] = []
+        for row, scores in zip(ids.tolist(), cosines.tolist(), strict=True):
+            best: dict[int, float] = {}
+            for number, cosine in zip(row, scores, strict=True):
+                # A sentence with aliases has several vectors.
+                if number >= 0 and len(best) < k:
+                    best.setdefault(number, cosine)
+            found.append(best)
+        return found
+
+    def lexical(self, texts: Sequence[str], k: int) -> list[dict[int, float]]:
+        """Return for each text the ids and BM25 scores of `k` sentences, best first."""
+        return [dict(row) for row in self._lexical.search(texts, k)]
+
+    def compact(self) -> None:
+        """Merge all segments into one, without what was removed."""
+        removed = any(len(segment.removed) for segment in self._segments)
+        if len(self._segments) > 1 or removed:
+            self._merge(len(self._segments))
+        # A save may have merged segments before, and the postings remember more than these.
+        if not self._lexical.has_deleted():
+            return
+        (whole,) = self._segments
+        self._lexical = LexicalIndex()
+        ids = whole.sentences.ids
+        for start in range(0, len(ids), _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, len(ids)))
+            sentences = whole.sentences.take(rows)
+            self._lexical.add(ids[rows].tolist(), [s.text for s in sentences], [s.aliases for s in sentences])
+
+    def _merge(self, count: int) -> None:
+        """Merge the first segments into the first one, or all but the first into one where `count` is 0."""
+        if not count:
+            self._segments[1:] = [merge(self._segments[1:])]
+            return
+        first = self._segments[0]
+        vectors = first.vectors
+        if first.entry is not None and self._opened is not None:
+            vectors = VectorIndex.load(self._opened[0] / first.entry["vectors"], first.factory, mapped=False)
+        self._segments[:count] = [merge(self._segments[:count], vectors)]
+        self.base.tune(self._parameters)
+
+    def _tidy(self) -> None:
+        """Merge segments where they are many, or have grown large beside the first."""
+        others = sum(len(segment.sentences) for segment in self._segments[1:])
+        if others > max(_SMALL, _LARGEST_SHARE * len(self._segments[0].sentences)):
+            self._merge(len(self._segments))
+        elif len(self._segments) > _MOST_SEGMENTS:
+            self._merge(0)
+
+    def save(self, folder: Path, embedder: storage.EmbedderEntry) -> None:
+        """Write to a folder whose lock is held; to its own folder only what has changed.
+
+        Raises
+        ------
+        IndexFolderError
+            Where the folder holds something else, or was changed by another writer since.
+        OSError, RuntimeError
+            Where it can't be written.
+        """
+        if storage.is_anothers(folder):
+            raise IndexFolderError(f"{folder}: its {storage.CONTENTS} is no index's; choose another folder")
+        here = self._opened is not None and self._opened[0] == folder.resolve()
+        if here and not self.is_current:
+            raise IndexFolderError(f"{folder}: was changed since it was opened; open it again and repeat the change")
+        last = storage.last_save(folder)
+        known = last["files"] if here and last else {}
+        generation = storage.last_generation(folder) + 1
+        storage.clear(folder, last["files"].keys() if last else ())
+        self._tidy()
+        entries = [
+            self._save_segment(folder, segment, f"{generation}-{place}", known)
+            for place, segment in enumerate(self._segments)
+        ]
+        files = self._lexical.save(folder / storage.LEXICAL, {Path(name).name for name in known})
+        meta = f"postings-{generation}.json"
+        self._lexical.save_meta(folder / meta)
+        contents: storage.Contents = {
+            "format": storage.FORMAT,
+            "generation": generation,
+            "embedder": embedder,
+            "factory": self.factory,
+            "search": self._parameters,
+            "count": len(self),
+            "next_id": self.next_id,
+            "segments": entries,
+            "postings": {"meta": meta, "files": [f"{storage.LEXICAL}/{name}" for name in files]},
+            "files": {},
+        }
+        storage.commit(folder, contents, known)
+        self._opened = (folder.resolve(), generation)
+        for segment, entry in zip(self._segments, entries, strict=True):
+            segment.entry, segment.changed = entry, False
+        if not here or not self._lexical.intact():
+            # It was opened from a save that has just been replaced, or from another folder, which may go.
+            self._lexical = LexicalIndex(_postings(folder, contents))
+
+    def _save_segment(
+        self, folder: Path, segment: Segment, name: str, known: Mapping[str, storage.File]
+    ) -> storage.SegmentEntry:
+        """Write what is not on disk yet of one segment."""
+        entry = segment.entry
+        if entry is None or entry["sentences"] not in known or entry["vectors"] not in known:
+            sentences, vectors = f"sentences-{name}.arrow", f"vectors-{name}.faiss"
+            segment.save(folder / sentences, folder / vectors)
+        else:
+            sentences, vectors = entry["sentences"], entry["vectors"]
+        removed = entry["removed"] if entry is not None else ""
+        if len(segment.removed) and (segment.changed or removed not in known):
+            removed = f"removed-{name}.npy"
+            np.save(folder / removed, segment.removed, allow_pickle=False)
+        return {"sentences": sentences, "vectors": vectors, "removed": removed, "factory": segment.factory}
+
+
+def _open_segment(folder: Path, entry: storage.SegmentEntry) -> Segment:
+    removed = np.load(folder / entry["removed"], allow_pickle=False) if entry["removed"] else np.zeros(0, np.int64)
+    vectors = VectorIndex.load(folder / entry["vectors"], entry["factory"])
+    segment = Segment(SentenceTable(folder / entry["sentences"]), vectors, entry["factory"], removed.tolist())
+    segment.entry = entry
+    return segment
+
+
+def _postings(folder: Path, contents: storage.Contents) -> dict[str, Path]:
+    files = {Path(name).name: folder / name for name in contents["postings"]["files"]}
+    return {META: folder / contents["postings"]["meta"], **files}
