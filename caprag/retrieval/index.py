@@ -25,8 +25,11 @@ from caprag.retrieval.store import Store
 from caprag.retrieval.vectors import Vectors
 from caprag.text import match_form, normalize
 from caprag.types import Embedder, Hit, Sentence
+from caprag.workers import available_cpus
 
 _CHUNK = 16384
+# What is looked up and committed at a time: few commits make few segments of postings, which are searched faster.
+_LOOKED_UP = 65536
 _QUERIES_AT_A_TIME = 512
 _GREATEST_ID = 2**62
 
@@ -242,9 +245,11 @@ class Index:
         with tqdm(desc="index", unit=" sentences", disable=not progress) as bar:
             for fresh, rows, given in self._trained(self._fresh(sentences, self._rows(vectors))):
                 ids = list(range(self._store.next_id, self._store.next_id + len(fresh)))
-                self._append(ids, fresh, rows)
+                vectors_of_fresh = self._embed(fresh, bar) if rows is None else rows
+                self._store.append(ids, fresh, vectors_of_fresh)
                 added += ids
-                bar.update(given)
+                # What was passed over counts too.
+                bar.update(given - (len(fresh) if rows is None else 0))
         return added
 
     def _rows(self, vectors: npt.ArrayLike | None) -> Vectors | None:
@@ -260,7 +265,7 @@ class Index:
     ) -> Iterator[tuple[list[Sentence], Vectors | None, int]]:
         """Yield in chunks what is not there yet, with its vectors where they are given, and how many were looked at."""
         pending, used = iter(sentences), 0
-        while chunk := [_written(s) for s in itertools.islice(pending, _CHUNK)]:
+        while chunk := [_written(s) for s in itertools.islice(pending, _LOOKED_UP)]:
             counts = np.array([1 + len(s.aliases) for s in chunk])
             ends = used + np.cumsum(counts)
             used = int(ends[-1])
@@ -311,12 +316,14 @@ class Index:
             joined = np.concatenate(rows_of_part) if rows_of_part else None
             yield [s for s, _ in part], joined, len(part) if start + _CHUNK < len(everything) else looked - start
 
-    def _embed(self, sentences: Sequence[Sentence]) -> Vectors:
-        return self.embedder.embed([text for s in sentences for text in (s.text, *s.aliases)])
-
-    def _append(self, ids: Sequence[int], sentences: Sequence[Sentence], rows: Vectors | None) -> None:
-        if sentences:
-            self._store.append(ids, sentences, self._embed(sentences) if rows is None else rows)
+    def _embed(self, sentences: Sequence[Sentence], bar: tqdm | None = None) -> Vectors:
+        rows = [np.zeros((0, self._store.dimension), np.float32)]
+        for start in range(0, len(sentences), _CHUNK):
+            part = sentences[start : start + _CHUNK]
+            rows.append(self.embedder.embed([text for s in part for text in (s.text, *s.aliases)]))
+            if bar is not None:
+                bar.update(len(part))
+        return np.concatenate(rows)
 
     def upsert(self, sentences: Mapping[int, Sentence | str], *, vectors: npt.ArrayLike | None = None) -> list[int]:
         """Put sentences under ids of the caller's: those that are there are replaced, the others added.
@@ -368,7 +375,8 @@ class Index:
         if chosen is not None and not self._store.base.is_trained:
             self._store.base.train(chosen)
         self.remove([i for i in fresh if i in self])
-        self._append(fresh, [given[i] for i in fresh], chosen)
+        if chosen is not None:
+            self._store.append(fresh, [given[i] for i in fresh], chosen)
         return fresh
 
     def remove(self, ids: Iterable[int]) -> None:
@@ -472,10 +480,11 @@ class Index:
             How many sentences each of the two proposes, >= 1.
         """
         # Postings are searched while the network and FAISS are at work: none of them holds the interpreter's lock.
-        with ThreadPoolExecutor(max_workers=1) as beside:
-            postings = beside.submit(self._store.lexical, queries, depth)
+        parts = np.array_split(np.arange(len(queries)), min(available_cpus(), len(queries)) or 1)
+        with ThreadPoolExecutor(max_workers=len(parts)) as beside:
+            postings = [beside.submit(self._store.lexical, [queries[i] for i in part], depth) for part in parts]
             dense = self._store.dense(self.embedder.embed(queries), depth)
-            lexical = postings.result()
+            lexical = [found for part in postings for found in part.result()]
         numbers = np.array(sorted({i for rows in (dense, lexical) for row in rows for i in row}), np.int64)
         texts, forms = self._store.columns(numbers, "text", "form")
         return [
