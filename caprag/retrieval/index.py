@@ -6,7 +6,6 @@ whether a hit is the answer is decided elsewhere.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
@@ -18,18 +17,16 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from caprag.errors import CorpusError, IndexFolderError, ModelError
-from caprag.retrieval import ranking, storage
+from caprag.retrieval import intake, ranking, storage
 from caprag.retrieval.embedder import load_embedder
 from caprag.retrieval.segments import FLAT
 from caprag.retrieval.store import Store
-from caprag.retrieval.vectors import Vectors
+from caprag.retrieval.vectors import Ids, Vectors
 from caprag.text import match_form, normalize
 from caprag.types import Embedder, Hit, Sentence
 from caprag.workers import available_cpus
 
 _CHUNK = 16384
-# What is looked up and committed at a time: few commits make few segments of postings, which are searched faster.
-_LOOKED_UP = 65536
 _QUERIES_AT_A_TIME = 512
 _GREATEST_ID = 2**62
 
@@ -241,80 +238,22 @@ class Index:
         if isinstance(sentences, str):
             raise TypeError(f"sentences is the string {sentences[:20]!r}; a list of sentences is wanted")
         self._store.check_current()
+        rows = intake.check_vectors(vectors, self._store.dimension)
         added: list[int] = []
         with tqdm(desc="index", unit=" sentences", disable=not progress) as bar:
-            for fresh, rows, given in self._trained(self._fresh(sentences, self._rows(vectors))):
-                ids = list(range(self._store.next_id, self._store.next_id + len(fresh)))
-                vectors_of_fresh = self._embed(fresh, bar) if rows is None else rows
-                self._store.append(ids, fresh, vectors_of_fresh)
+
+            def vectors_of(given: Sequence[Sentence], places: Ids) -> Vectors:
+                return self._embed(given) if rows is None else rows[places]
+
+            chunks = intake.fresh(self._store, sentences, None if rows is None else len(rows))
+            for chunk in intake.trained(self._store, chunks, vectors_of):
+                ids = list(range(self._store.next_id, self._store.next_id + len(chunk.sentences)))
+                found = self._embed(chunk.sentences, bar) if rows is None else rows[chunk.rows]
+                self._store.append(ids, chunk.sentences, found)
                 added += ids
                 # What was passed over counts too.
-                bar.update(given - (len(fresh) if rows is None else 0))
+                bar.update(chunk.looked_at - (len(ids) if rows is None else 0))
         return added
-
-    def _rows(self, vectors: npt.ArrayLike | None) -> Vectors | None:
-        if vectors is None:
-            return None
-        rows = np.asarray(vectors, np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self._store.dimension:
-            raise ValueError(f"vectors have the shape {rows.shape}; (texts, {self._store.dimension}) is wanted")
-        return rows
-
-    def _fresh(
-        self, sentences: Iterable[Sentence | str], vectors: Vectors | None
-    ) -> Iterator[tuple[list[Sentence], Vectors | None, int]]:
-        """Yield in chunks what is not there yet, with its vectors where they are given, and how many were looked at."""
-        pending, used = iter(sentences), 0
-        while chunk := [_written(s) for s in itertools.islice(pending, _LOOKED_UP)]:
-            counts = np.array([1 + len(s.aliases) for s in chunk])
-            ends = used + np.cumsum(counts)
-            used = int(ends[-1])
-            if vectors is not None and used > len(vectors):
-                raise ValueError(f"there are {len(vectors)} vectors and more texts; there must be one for each")
-            first = {s.text: i for i, s in reversed(list(enumerate(chunk))) if s.text}
-            order = sorted(first.values())
-            known = self._store.find([chunk[i].text for i in order]) if len(self) else [None] * len(order)
-            fresh = [i for i, number in zip(order, known, strict=True) if number is None]
-            rows = None
-            if vectors is not None:
-                spans = [np.arange(ends[i] - counts[i], ends[i]) for i in fresh]
-                rows = vectors[np.concatenate([*spans, np.zeros(0, np.int64)])]
-            yield [chunk[i] for i in fresh], rows, len(chunk)
-        if vectors is not None and used != len(vectors):
-            raise ValueError(f"there are {len(vectors)} vectors and {used} texts; there must be one for each")
-
-    def _trained(
-        self, chunks: Iterator[tuple[list[Sentence], Vectors | None, int]]
-    ) -> Iterator[tuple[list[Sentence], Vectors | None, int]]:
-        """Yield the chunks, after training the vectors on a sample of all of them where they need it."""
-        base = self._store.base
-        if base.is_trained:
-            yield from chunks
-            return
-        # Texts that are the same in two chunks are told apart only once the first is there.
-        whole: dict[str, tuple[Sentence, Vectors | None]] = {}
-        looked = 0
-        for fresh, rows, given in chunks:
-            looked += given
-            start = 0
-            for sentence in fresh:
-                stop = start + 1 + len(sentence.aliases)
-                whole.setdefault(sentence.text, (sentence, None if rows is None else rows[start:stop]))
-                start = stop
-        everything = list(whole.values())
-        del whole
-        if not everything:
-            return
-        generator = np.random.default_rng(0)
-        chosen = np.sort(generator.permutation(len(everything))[: base.training_size])
-        sample = [everything[i] for i in chosen]
-        given_rows = [rows for _, rows in sample if rows is not None]
-        base.train(np.concatenate(given_rows) if given_rows else self._embed([s for s, _ in sample]))
-        for start in range(0, len(everything), _CHUNK):
-            part = everything[start : start + _CHUNK]
-            rows_of_part = [rows for _, rows in part if rows is not None]
-            joined = np.concatenate(rows_of_part) if rows_of_part else None
-            yield [s for s, _ in part], joined, len(part) if start + _CHUNK < len(everything) else looked - start
 
     def _embed(self, sentences: Sequence[Sentence], bar: tqdm | None = None) -> Vectors:
         rows = [np.zeros((0, self._store.dimension), np.float32)]
@@ -357,12 +296,12 @@ class Index:
         ('不會再持續太久', 3)
         """
         self._store.check_current()
-        given = {number: _written(sentence) for number, sentence in sentences.items()}
+        given = {number: intake.written(sentence) for number, sentence in sentences.items()}
         for number, sentence in given.items():
             if not 0 <= number < _GREATEST_ID or not sentence.text:
                 raise ValueError(f"sentence {number} is {sentence.text!r}; an id from 0 to 2**62 and a text are wanted")
         counts = [1 + len(s.aliases) for s in given.values()]
-        rows = self._rows(vectors)
+        rows = intake.check_vectors(vectors, self._store.dimension)
         if rows is not None and len(rows) != sum(counts):
             raise ValueError(f"there are {len(rows)} vectors and {sum(counts)} texts; there must be one for each")
         starts = dict(zip(given, np.cumsum([0, *counts]).tolist(), strict=False))
@@ -585,12 +524,3 @@ class Index:
         opened = self.load(self._store.folder, embedder=self._given)
         self._wanted, self._store = opened._wanted, opened._store
         return True
-
-
-def _written(sentence: Sentence | str) -> Sentence:
-    """Bring a sentence into the form that is stored: the written form, and a source that can be encoded."""
-    if isinstance(sentence, str):
-        return Sentence(normalize(sentence))
-    source = sentence.source.encode("utf-8", "replace").decode("utf-8")
-    aliases = tuple(dict.fromkeys(filter(None, map(normalize, sentence.aliases))))
-    return Sentence(normalize(sentence.text), source, sentence.line, aliases)

@@ -194,16 +194,22 @@ def _check_file(folder: Path, name: str, file: File, *, verify: bool) -> None:
     path = folder / name
     if "\0" in name or folder.resolve() not in path.resolve().parents:
         raise IndexFolderError(f"{folder / CONTENTS}: names a file outside the folder ({name}); build the index again")
-    if not path.is_file() or not os.access(path, os.R_OK):
+    try:
+        readable = path.is_file() and os.access(path, os.R_OK)
+        size = path.stat().st_size if readable else 0
+        changed = readable and verify and size == file["size"] and checksum(path) != file["checksum"]
+    except OSError:
+        # It may go while it is looked at, when a writer replaces it.
+        readable = False
+    if not readable:
         raise IndexFolderError(
             f"{path}: is missing or can't be read; copy the whole folder again, or build the index again"
         )
-    size = path.stat().st_size
     if size != file["size"]:
         raise IndexFolderError(
             f"{path}: has {size} bytes instead of {file['size']}; copy the folder again, or build the index again"
         )
-    if verify and checksum(path) != file["checksum"]:
+    if changed:
         raise IndexFolderError(f"{path}: its content has changed; copy the folder again, or build the index again")
 
 
