@@ -671,3 +671,66 @@ def test_opening_does_not_read_the_whole(tmp_path: Path) -> None:
     assert opened <= looked < 20_000_000
     # The measure is not blind.
     assert searched > vectors.nbytes * 0.9
+
+
+# --- found in review ----------------------------------------------------------------------------------------------
+
+
+def test_saving_elsewhere_does_not_hide_another_writer(tmp_path: Path) -> None:
+    Index.build(texts(20), EMBEDDER).save(tmp_path / "a")
+    one, other = (Index.load(tmp_path / "a", embedder=EMBEDDER) for _ in range(2))
+    one.save(tmp_path / "copy")
+    other.add(["另一個寫的句子"])
+    other.save(tmp_path / "a")
+    with pytest.raises(IndexFolderError, match="was changed since it was opened"):
+        one.save(tmp_path / "a")
+    assert Index.load(tmp_path / "a", embedder=EMBEDDER).find("另一個寫的句子") is not None
+
+
+def test_a_change_that_failed_half_way_never_replaces_a_good_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "index"
+    Index.build(texts(20), EMBEDDER).save(folder)
+    index = Index.load(folder, embedder=EMBEDDER)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("caprag.retrieval.lexical.LexicalIndex._commit", full)
+        with pytest.raises(OSError, match="No space"):
+            index.add(texts(20, 40))
+    assert len(index) == 20
+    with monkeypatch.context() as patch:
+        patch.setattr("caprag.retrieval.vectors.VectorIndex.add", full)
+        with pytest.raises(OSError, match="No space"):
+            index.add(texts(40, 60))
+    with pytest.raises(IndexFolderError, match="a change was interrupted"):
+        index.save(folder)
+    assert len(Index.load(folder, embedder=EMBEDDER)) == 20
+
+
+def test_aliases_leave_room_for_the_other_sentences() -> None:
+    crowded = [Sentence(text, aliases=tuple(f"{text}別名{i}" for i in range(40))) for text in texts(3)]
+    index = Index.build([*crowded, *texts(3, 30)], EMBEDDER)
+    for by in ("reading", "meaning"):
+        hits = index.search_batch([crowded[0].text], 10, by=by, candidates=10)[0]
+        assert len({hit.id for hit in hits}) == 10
+
+
+FORKS = """
+import os
+index = Index.load(folder, embedder=embedder)
+number = os.fork()
+if not number:
+    sys.exit(0)
+os.waitpid(number, 0)
+index.add(["孩子走了以後"])
+print(index.find("孩子走了以後"))
+"""
+
+
+def test_a_forked_child_leaves_its_parent_s_postings(tmp_path: Path) -> None:
+    Index.build(texts(20), HashingEmbedder(8)).save(tmp_path / "index")
+    assert child(FORKS, tmp_path / "index", "fork", 0).communicate(timeout=60) == ("20\n", "")

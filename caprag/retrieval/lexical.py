@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import tempfile
 import weakref
@@ -18,6 +19,7 @@ from typing import Any
 
 import tantivy
 
+from caprag.errors import IndexFolderError
 from caprag.text import match_form, match_forms
 
 _WRITER_BYTES = 64_000_000
@@ -57,7 +59,7 @@ class LexicalIndex:
     def __init__(self, stored: Mapping[str, Path] | None = None) -> None:
         self._folder = work = Path(tempfile.mkdtemp(prefix="caprag-lexical-"))
         # Goes without saying, where TemporaryDirectory would warn.
-        weakref.finalize(self, shutil.rmtree, work, ignore_errors=True)
+        weakref.finalize(self, _clear, work, os.getpid())
         for name, file in (stored or {}).items():
             (work / name).symlink_to(file.resolve())
         builder = tantivy.SchemaBuilder()
@@ -110,10 +112,20 @@ class LexicalIndex:
         self._commit(writer)
 
     def _commit(self, writer: tantivy.IndexWriter) -> None:
-        writer.commit()
-        writer.wait_merging_threads()
+        try:
+            writer.commit()
+            writer.wait_merging_threads()
+        except ValueError as error:
+            raise self._unwritable(error) from error
         self._index.reload()
-        self._counts.clear()
+        self._counts = {}
+
+    def _unwritable(self, error: ValueError) -> IndexFolderError:
+        reason = str(error).strip().split("\n")[0]
+        return IndexFolderError(
+            f"{self._folder}: postings can't be written there ({reason}); free some space, or name another folder for "
+            "temporary files in TMPDIR"
+        )
 
     def find(self, texts: Sequence[str]) -> list[list[int]]:
         """Return for each text the ids under which that very text may stand (by its digest)."""
@@ -163,25 +175,35 @@ class LexicalIndex:
                 (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, "grams", gram, "freq"))
                 for gram in self._telling(searcher, grams(text), most_postings)
             ]
-            hits = searcher.search(tantivy.Query.boolean_query(terms), limit=k, count=False).hits if terms else []
-            ids = searcher.fast_field_values("id", [address for _, address in hits])
             best: dict[int, float] = {}
-            for number, (score, _) in zip(ids, hits, strict=True):
-                if number is not None:
-                    best[int(number)] = max(float(score), best.get(int(number), 0.0))
-            results.append(sorted(best.items(), key=lambda pair: (-pair[1], pair[0])))
+            limit = k
+            while terms:
+                hits = searcher.search(tantivy.Query.boolean_query(terms), limit=limit, count=False).hits
+                ids = searcher.fast_field_values("id", [address for _, address in hits])
+                for number, (score, _) in zip(ids, hits, strict=True):
+                    if number is not None:
+                        best[int(number)] = max(float(score), best.get(int(number), 0.0))
+                # A sentence with aliases may be found by several of its texts.
+                if len(best) >= k or len(hits) < limit:
+                    break
+                limit *= 2
+            results.append(sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:k])
         return results
 
     def _telling(self, searcher: tantivy.Searcher, given: Sequence[str], most_postings: int) -> list[str]:
         """Choose the rarest n-grams, as long as their postings are few enough to look at."""
         if not given:
             return []
-        if len(self._counts) > _MOST_COUNTS:
-            self._counts.clear()
+        # Other threads search and add meanwhile: what is known is only looked up, and replaced as a whole.
+        known = self._counts
+        counts = []
         for gram in given:
-            if gram not in self._counts:
-                self._counts[gram] = searcher.doc_freq("grams", gram)
-        counts = [self._counts[gram] for gram in given]
+            count = known.get(gram)
+            if count is None:
+                count = known[gram] = searcher.doc_freq("grams", gram)
+            counts.append(count)
+        if len(known) > _MOST_COUNTS:
+            self._counts = {}
         order = sorted(range(len(given)), key=lambda i: (counts[i], i))
         chosen: list[int] = []
         total = 0
@@ -245,6 +267,14 @@ class LexicalIndex:
     def save_meta(self, path: Path) -> None:
         """Copy ``meta.json``, which says what the other files are, to a new file."""
         shutil.copyfile(self._folder / META, path)
+
+
+def _clear(folder: Path, owner: int) -> None:
+    """Delete a temporary folder, unless this is a forked child of the process that made it."""
+    for _ in range(3):
+        # The engine may write a lock while it is deleted.
+        if os.getpid() == owner and folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _digest(text: str) -> int:

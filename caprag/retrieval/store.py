@@ -46,6 +46,8 @@ class Store:
         self._lexical = LexicalIndex()
         # The folder that it was last opened from or saved to, and which save that was.
         self._opened: tuple[Path, int] | None = None
+        # Every folder that it has been in, with the save of it that it knows.
+        self._seen: dict[Path, int] = {}
 
     @classmethod
     def open(cls, folder: Path, contents: storage.Contents) -> Store:
@@ -55,6 +57,7 @@ class Store:
         store.factory, store.next_id = contents["factory"], contents["next_id"]
         store._parameters = contents["search"]
         store._opened = (folder.resolve(), contents["generation"])
+        store._seen = {folder.resolve(): contents["generation"]}
         try:
             store._segments = [_open_segment(folder, entry) for entry in contents["segments"]]
             if not len(store._segments[0].sentences):
@@ -65,18 +68,24 @@ class Store:
         except (RuntimeError, ValueError, OSError, IndexError, pa.ArrowException) as error:
             reason = str(error).strip().split("\n")[-1]
             raise IndexFolderError(f"{folder}: can't be opened ({reason}); build the index again") from error
-        rows, postings = sum(store.segments), len(store._lexical)
-        sound = all(
-            len(segment.vectors) >= len(segment.sentences) and segment.vectors.dimension == store.dimension
-            for segment in store._segments
-        )
-        last_id = max(segment.sentences.last_id for segment in store._segments)
-        if rows != contents["count"] or postings < rows or not sound or last_id >= store.next_id:
+        if sum(store.segments) != contents["count"] or not store._is_sound:
             raise IndexFolderError(
-                f"{folder}: its parts hold {rows} and {postings} sentences and not {contents['count']}; "
-                "build the index again"
+                f"{folder}: its parts hold {sum(store.segments)} and {len(store._lexical)} sentences and not "
+                f"{contents['count']}; build the index again"
             )
         return store
+
+    @property
+    def _is_sound(self) -> bool:
+        """Whether sentences, vectors and postings go together; a change that was interrupted may leave them apart."""
+        return (
+            len(self._lexical) >= len(self)
+            and max(segment.sentences.last_id for segment in self._segments) < self.next_id
+            and all(
+                len(segment.vectors) >= len(segment.sentences) and segment.vectors.dimension == self.dimension
+                for segment in self._segments
+            )
+        )
 
     @property
     def folder(self) -> Path | None:
@@ -180,23 +189,24 @@ class Store:
         """
         if not sentences:
             return
+        # Postings first: it is their disk that may be full, and a posting without its sentence does no harm.
+        self.next_id = max(self.next_id, ids[-1] + 1)
+        self._lexical.add(ids, [s.text for s in sentences], [s.aliases for s in sentences])
         last = self._segments[-1]
         if last.entry is not None or not last.takes(ids[0]):
             last = Segment.empty(self.dimension, FLAT)
             self._segments.append(last)
         last.append(ids, sentences)
         last.vectors.add(np.repeat(np.asarray(ids, np.int64), [1 + len(s.aliases) for s in sentences]), vectors)
-        self._lexical.add(ids, [s.text for s in sentences], [s.aliases for s in sentences])
-        self.next_id = max(self.next_id, ids[-1] + 1)
 
     def remove(self, ids: Ids) -> None:
         """Remove sentences; KeyError for an id that is not there, and then nothing is removed."""
         rows = np.array([segment.find(ids) >= 0 for segment in self._segments])
         if not rows.any(0).all():
             raise KeyError(int(ids[~rows.any(0)][0]))
+        self._lexical.remove(ids.tolist())
         for segment, there in zip(self._segments, rows, strict=True):
             segment.remove(ids[there].tolist())
-        self._lexical.remove(ids.tolist())
 
     def check_current(self) -> None:
         """Refuse a change to what another writer has replaced on disk."""
@@ -207,7 +217,18 @@ class Store:
 
     def dense(self, vectors: Vectors, k: int) -> list[dict[int, float]]:
         """Return for each query the ids and cosines of the nearest `k` sentences, best first."""
-        parts = [segment.search(vectors, k) for segment in self._segments if len(segment)]
+        rows = sum(len(segment.sentences) for segment in self._segments)
+        texts = sum(len(segment.vectors) for segment in self._segments)
+        wanted, depth = min(k, len(self)), k
+        found = self._nearest(vectors, depth, k)
+        # A sentence with aliases may be found by several of its texts: then ask for more.
+        while texts > rows and depth < texts and any(len(best) < wanted for best in found):
+            depth *= 2
+            found = self._nearest(vectors, depth, k)
+        return found
+
+    def _nearest(self, vectors: Vectors, depth: int, k: int) -> list[dict[int, float]]:
+        parts = [segment.search(vectors, depth) for segment in self._segments if len(segment)]
         ids, cosines = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         order = np.argsort(-cosines, axis=1, kind="stable")
         ids, cosines = np.take_along_axis(ids, order, 1), np.take_along_axis(cosines, order, 1)
@@ -215,7 +236,6 @@ class Store:
         for row, scores in zip(ids.tolist(), cosines.tolist(), strict=True):
             best: dict[int, float] = {}
             for number, cosine in zip(row, scores, strict=True):
-                # A sentence with aliases has several vectors.
                 if number >= 0 and len(best) < k:
                     best.setdefault(number, cosine)
             found.append(best)
@@ -274,9 +294,14 @@ class Store:
         if storage.is_anothers(folder):
             raise IndexFolderError(f"{folder}: its {storage.CONTENTS} is no index's; choose another folder")
         here = self._opened is not None and self._opened[0] == folder.resolve()
-        if here and not self.is_current:
-            raise IndexFolderError(f"{folder}: was changed since it was opened; open it again and repeat the change")
         last = storage.last_save(folder)
+        seen = self._seen.get(folder.resolve())
+        if seen is not None and (last is None or last["generation"] != seen):
+            raise IndexFolderError(f"{folder}: was changed since it was opened; open it again and repeat the change")
+        if not self._is_sound:
+            raise IndexFolderError(
+                f"{folder}: is left as it was, since a change was interrupted; open it again and repeat the change"
+            )
         known = last["files"] if here and last else {}
         generation = storage.last_generation(folder) + 1
         storage.clear(folder, last["files"].keys() if last else ())
@@ -302,6 +327,7 @@ class Store:
         }
         storage.commit(folder, contents, known)
         self._opened = (folder.resolve(), generation)
+        self._seen[folder.resolve()] = generation
         for segment, entry in zip(self._segments, entries, strict=True):
             segment.entry, segment.changed = entry, False
         if not here or not self._lexical.intact():
