@@ -262,6 +262,16 @@ def test_other_pairs_are_not_taken_up(
         mine_negatives(pairs[1:], CORPUS, tmp_path / "a", embedder=tiny_embedder)
 
 
+def test_finished_work_is_not_that_of_other_pairs(tiny_embedder: SentenceEmbedder, tmp_path: Path) -> None:
+    path, pairs = tmp_path / "train.jsonl", some_pairs(12)
+    options = MiningOptions(ranks=(1, 5), negatives=2)
+    done = mine_negatives(pairs, CORPUS, path, options, embedder=tiny_embedder)
+    assert mine_negatives(pairs, CORPUS, path, options, embedder=tiny_embedder) == done
+    for others in (pairs[:11], pairs[::-1], [*pairs, pairs[0]]):
+        with pytest.raises(CapragError, match="choose another file, or remove it"):
+            mine_negatives(others, CORPUS, path, options, embedder=tiny_embedder)
+
+
 def test_a_pair_without_negatives_is_left_out(tiny_embedder: SentenceEmbedder, tmp_path: Path) -> None:
     pairs = [Pair("午餐", ("午餐",))]
     report = mine_negatives(pairs, ["午餐", "午餐!"], tmp_path / "a.jsonl", embedder=tiny_embedder)

@@ -185,6 +185,7 @@ def mine_negatives(
     texts = list(corpus)
     target = _Output(Path(out), _signature(texts, model, settings))
     if target.done:
+        target.check(iter(pairs))
         return target.report
     candidates = Candidates(texts, model, list(settings.methods), settings.ranks[1], progress=progress)
     miner = _Miner(candidates, settings)
@@ -303,6 +304,12 @@ class _Output:
             self._note(pair)
         if self._digest.hexdigest() != self._wanted:
             raise CapragError(f"{self._path}: was begun with other pairs; choose another file, or remove it")
+
+    def check(self, pairs: Iterator[Pair]) -> None:
+        """Read the pairs over; CapragError unless they are just those that are done."""
+        self.skip(pairs)
+        if next(pairs, None) is not None:
+            raise CapragError(f"{self._path}: was made of fewer pairs; choose another file, or remove it")
 
     def _note(self, pair: Pair) -> None:
         self._digest.update(json.dumps([pair.query, *pair.positives]).encode())
