@@ -201,7 +201,7 @@ def test_a_stop_changes_nothing(
     assert part.read_bytes() == whole.read_bytes()
     assert Path(f"{part}.report.json").read_bytes() == Path(f"{whole}.report.json").read_bytes()
     # A third run finds all done.
-    assert mine_negatives(iter(()), CORPUS, part, options, embedder=tiny_embedder) == report
+    assert mine_negatives(pairs, CORPUS, part, options, embedder=tiny_embedder) == report
 
 
 def test_a_kill_changes_nothing(tiny_folder: Path, tiny_embedder: SentenceEmbedder, tmp_path: Path) -> None:
