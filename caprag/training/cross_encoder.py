@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from caprag.errors import ModelError, require
-from caprag.training.embedder import _check_files, _claim, _last_checkpoint, _unobtrusive
 from caprag.training.flag import EpochOrder, load_checkpoints_whole
+from caprag.training.runs import check_files, claim, last_checkpoint, unobtrusive
 from caprag.training.saving import folder_size, quiet
 
 
@@ -156,13 +156,13 @@ def train_cross_encoder(
     require("FlagEmbedding", "train")
     settings = options or CrossEncoderOptions()
     files = [Path(path) for path in data]
-    signature = _check_files(files, cast(Any, settings), f"cross-encoder {fspath(base)}")
+    signature = check_files(files, settings, f"cross-encoder {fspath(base)}")
     folder = Path(work) if work is not None else Path(f"{fspath(out)}.work")
     arguments = _arguments(files, fspath(base), folder, settings, progress)
-    _claim(folder, signature)
+    claim(folder, signature)
     with quiet():
         trainer = _trainer(arguments, folder, stop_after)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         losses = {int(entry["step"]): float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry}
         size = 0
         if trainer.state.global_step >= trainer.state.max_steps and trainer.is_world_process_zero():
@@ -263,7 +263,7 @@ def _trainer(arguments: tuple[Any, Any, Any], folder: Path, stop_after: int | No
                 control.should_save = control.should_training_stop = True
 
     try:
-        with _unobtrusive():
+        with unobtrusive():
             runner = Runner(*arguments)
     except OSError as error:
         reason = str(error).strip().split("\n")[0]

@@ -12,21 +12,18 @@ Xiao et al., C-Pack: Packed Resources For General Chinese Embeddings, SIGIR 2024
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from caprag.errors import CapragError, CorpusError, ModelError, require
-from caprag.paths import replacing
+from caprag.errors import ModelError, require
+from caprag.training.runs import check_files, claim, last_checkpoint, unobtrusive
 from caprag.training.saving import PoolingMethod, quiet, save_embedder
 
-_STATE = "caprag.json"
 _GROUP = 64
 
 
@@ -174,14 +171,14 @@ def train_embedder(
     require("FlagEmbedding", "train")
     settings = options or TrainingOptions()
     files = [Path(path) for path in data]
-    signature = _check_files(files, settings, fspath(base))
+    signature = check_files(files, settings, fspath(base))
     _check_base(fspath(base))
     folder = Path(work) if work is not None else Path(f"{fspath(out)}.work")
     arguments = _arguments(files, fspath(base), folder, settings, progress)
-    _claim(folder, signature)
+    claim(folder, signature)
     with quiet():
         trainer = _trainer(arguments, folder, stop_after)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         losses = {int(entry["step"]): float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry}
         if trainer.state.global_step < trainer.state.max_steps:
             return TrainedEmbedder(Path(out), trainer.state.global_step, losses, 0)
@@ -208,64 +205,6 @@ def _check_base(base: str) -> None:
 def _window(encoder: Path, wanted: int) -> int:
     config = json.loads((encoder / "config.json").read_text(encoding="utf-8"))
     return min(wanted, int(config.get("max_position_embeddings", wanted)))
-
-
-def _check_files(files: Sequence[Path], settings: TrainingOptions, base: str) -> str:
-    """Look at every line, and return a hash of data, base and options."""
-    if not files:
-        raise ValueError("data names no file; at least one of mined negatives is needed")
-    digest = hashlib.sha256(json.dumps({**asdict(settings), "base": base}, sort_keys=True, default=str).encode())
-    for path in files:
-        try:
-            with path.open("rb") as stream:
-                for number, line in enumerate(stream, 1):
-                    digest.update(line)
-                    if not _is_row(line, settings.group_size):
-                        raise CorpusError(
-                            f"{path}:{number}: holds no training row; "
-                            '{"query": "...", "pos": ["..."], "neg": ["..."]} is wanted, as caprag mine writes it'
-                        )
-        except OSError as error:
-            raise CorpusError(f"{path}: can't be read ({error.strerror}); name a file of mined negatives") from error
-    return digest.hexdigest()
-
-
-def _is_row(line: bytes, group_size: int) -> bool:
-    try:
-        row = json.loads(line)
-        return (
-            isinstance(row["query"], str)
-            and all(isinstance(row[name], list) for name in ("pos", "neg"))
-            and all(isinstance(text, str) for text in [*row["pos"], *row["neg"]])
-            and len(row["pos"]) > 0
-            and (len(row["neg"]) > 0 or group_size == 1)
-        )
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _claim(folder: Path, signature: str) -> None:
-    """Note whose checkpoints these are; CapragError where they are another training's."""
-    note = folder / _STATE
-    if note.exists():
-        if json.loads(note.read_text(encoding="utf-8")).get("signature") != signature:
-            raise CapragError(
-                f"{folder}: holds a training on other data, base or options; choose another folder, or remove it"
-            )
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise CapragError(f"{folder}: is not empty, and holds no training; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(note) as stream:
-        stream.write((json.dumps({"signature": signature}) + "\n").encode())
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    place = folder / "checkpoints"
-    found = get_last_checkpoint(str(place)) if place.is_dir() else None  # type: ignore[no-untyped-call]
-    return None if found is None else str(found)
 
 
 def _arguments(
@@ -339,7 +278,7 @@ def _trainer(arguments: tuple[Any, Any, Any], folder: Path, stop_after: int | No
             if state.global_step == stop_after:
                 control.should_save = control.should_training_stop = True
 
-    with _unobtrusive():
+    with unobtrusive():
         runner = Runner(*arguments)
     if not arguments[1].same_dataset_within_batch and arguments[2].sub_batch_size is None:
         sort_by_length(runner.trainer, _GROUP)
@@ -358,19 +297,3 @@ def _trainer(arguments: tuple[Any, Any, Any], folder: Path, stop_after: int | No
     if stop_after is not None:
         runner.trainer.add_callback(Stop())
     return runner.trainer
-
-
-@contextmanager
-def _unobtrusive() -> Iterator[None]:
-    """Keep FlagEmbedding from setting up the program's logging (it does where there is no handler), and from bars."""
-    import logging
-
-    from FlagEmbedding.abc.finetune.embedder import AbsDataset
-
-    AbsDataset.datasets.disable_progress_bars()
-    root, handler = logging.getLogger(), logging.NullHandler()
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
