@@ -1,8 +1,10 @@
 """Fit the weights by which hits are ranked: python scripts/fit_ranking.py TEXT....
 
 Sentences of the corpus go through the reading-noise channel at strengths from 0.05 to 0.6; the weights make the true
-sentence the likeliest of the candidates (a conditional logit). Writes caprag/retrieval/ranking.json. To be run again
-when the embedder, the glyph shapes or the features change; a few minutes on two cores.
+sentence the likeliest of the candidates (a conditional logit). Only sentences that the embedder was not trained on are
+read (the same split, by the seed of scripts/train_embedder.py): of those that it knows it is surer than of others.
+Writes caprag/retrieval/ranking.json. To be run again when the embedder, the glyph shapes or the features change; a few
+minutes on two cores.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ import caprag
 from caprag.noise import NoiseChannel
 from caprag.retrieval import ranking
 from caprag.text import match_form, normalize
+from caprag.training.split import split_sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 RIDGE = 1e-5
+MOST_CHARACTERS = 40
+"""Of the sentences that the embedder's split is made of."""
 
 
 def main() -> None:
@@ -32,11 +37,13 @@ def main() -> None:
     parser.add_argument("--embedder", default="shipped")
     parser.add_argument("--count", type=int, default=6000, help="readings")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split-seed", type=int, default=0, help="that the embedder's training had")
     arguments = parser.parse_args()
-    index = caprag.Index.build(
-        caprag.read_corpus(arguments.text), caprag.load_embedder(arguments.embedder), progress=True
-    )
-    texts = [index[i].text for i in index]
+    sentences = list(caprag.read_corpus(arguments.text))
+    index = caprag.Index.build(sentences, caprag.load_embedder(arguments.embedder), progress=True)
+    short = [sentence for sentence in sentences if len(sentence.text) <= MOST_CHARACTERS]
+    split = split_sentences(short, seed=arguments.split_seed)
+    texts = [short[i].text for i in (*split.dev, *split.test)]
     channel, generator = NoiseChannel.load(), np.random.default_rng(arguments.seed)
     examples: list[tuple[ranking.Table, ranking.Mask]] = []
     for place, strength in enumerate(STRENGTHS):

@@ -67,9 +67,10 @@ def features(queries: Sequence[str], found: Sequence[Sequence[Found]]) -> Table:
     Returns
     -------
     numpy.ndarray
-        Shape (candidates of all queries, 5), higher is better. ``edit`` and ``written``: 1 - Levenshtein distance / the
-        longer length, of the matching and of the written forms. ``glyph``: the same of the matching forms by
-        `caprag.glyphs.GlyphTable.distance`. ``dense``: cosine; where the dense search did not return the sentence, the
+        Shape (candidates of all queries, 5), higher is better. ``edit``: 1 - Levenshtein distance / the longer length,
+        of the matching forms. ``glyph`` and ``written``: the same of the matching and of the written forms by
+        `caprag.glyphs.GlyphTable.distance`, for a sign is misread as a letter that looks like it; of all but the best
+        candidates by Levenshtein distance. ``dense``: cosine; where the dense search did not return the sentence, the
         least of those it returned. ``lexical``: BM25 over the query's best; where it was not returned, likewise.
         All in [0, 1] but ``dense`` in [-1, 1].
     """
@@ -94,12 +95,16 @@ def features(queries: Sequence[str], found: Sequence[Sequence[Found]]) -> Table:
     for n in counts:
         near += (start + np.argsort(-rough[start : start + n], kind="stable")[:_LOOKED_AT]).tolist()
         start += n
-    longer = np.array([max(len(readings[i]), len(forms[i]), 1) for i in near])
-    glyphs = GlyphTable.load().distances([readings[i] for i in near], [forms[i] for i in near])
     # Look-alikes only bring texts nearer: of those that were not looked at this is the least it can be.
     table[:, 2] = table[:, 0]
-    table[near, 2] = 1.0 - glyphs / longer
+    table[near, 2] = _alikeness([readings[i] for i in near], [forms[i] for i in near])
+    table[near, 1] = _alikeness([texts[i] for i in near], [flat[i].text for i in near])
     return table
+
+
+def _alikeness(readings: Sequence[str], texts: Sequence[str]) -> Table:
+    longer = np.array([max(len(reading), len(text), 1) for reading, text in zip(readings, texts, strict=True)])
+    return 1.0 - GlyphTable.load().distances(readings, texts) / longer
 
 
 def _by_query(reduce: np.ufunc, values: Table, counts: Sequence[int]) -> Table:
