@@ -260,6 +260,42 @@ def test_what_is_too_large_for_a_system_is_said(
     assert "bm25 is left out at 11 sentences: it takes 5 at most, as its table wants much of memory" in result.err
 
 
+EACH = "--beir or --index or --corpus"
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "owners"),
+    [
+        ("--qrels", "--systems edit", EACH),
+        ("--qrels", "--baseline edit", EACH),
+        ("--qrels", "-k 3", EACH),
+        ("--qrels", "--embedder x", EACH),
+        ("--qrels", "--factory Flat", EACH),
+        ("--qrels", "--workers 1", EACH),
+        ("--qrels", "--save-run x", EACH),
+        ("--qrels", "--out x.json", EACH),
+        ("--qrels", "--plot x.png", EACH),
+        ("--qrels", "--ids-only", "--beir or --index"),
+        ("--qrels", "--split test", "--beir"),
+        ("--qrels", "--count 1000", "--corpus"),
+        ("--index", "--column text", "--corpus"),
+        ("--index", "--encoding big5", "--corpus"),
+        ("--index", "--count 1000", "--corpus"),
+        ("--index", "--split dev", "--beir"),
+        ("--index", "--against x", "--qrels"),
+        ("--beir", "--noise 0.1", "--corpus"),
+        ("--corpus", "--same-text", "--beir or --index"),
+        ("--index", "--factory HNSW8", "systems that are built, such as caprag:MODEL; --index has its own factory"),
+    ],
+)
+def test_no_option_is_passed_over(run: Any, corpus: Path, source: str, option: str, owners: str) -> None:
+    needed = {"--qrels": ["--run", corpus], "--index": ["--queries", corpus]}.get(source, [])
+    result = run(source, corpus, *needed, *option.split())
+    name = "--same-text" if option == "--ids-only" else "--k" if option == "-k 3" else option.split()[0]
+    assert (result.code, f"{name} goes with {owners}" in result.err) == (2, True)
+    assert source in result.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -126,6 +126,43 @@ def test_a_string_is_not_a_list(index: Index, tiny_embedder: SentenceEmbedder) -
         Index.build("corpus.txt", tiny_embedder)
 
 
+def test_queries_of_any_kind_or_a_clear_error(index: Index) -> None:
+    assert index.search_batch(query for query in QUERIES) == index.search_batch(QUERIES)
+    assert index.candidates(iter(QUERIES[:2])) == index.candidates(QUERIES[:2])
+    for wrong, words in (
+        (b"bytes", "queries is the bytes b'bytes'; a list of readings is wanted"),
+        (["好", "好".encode()], r"query 1 is b'.*' of type bytes; decode it"),
+        ([None], "query 0 is None of type NoneType; a string is wanted"),
+    ):
+        for call in (index.search_batch, index.candidates):
+            with pytest.raises(TypeError, match=words):
+                call(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="decode it"):
+        index.search(b"x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="depth is 0"):
+        index.candidates(["好"], 0)
+
+
+def test_an_emptied_index_proposes_nothing(tiny_embedder: SentenceEmbedder) -> None:
+    emptied = Index.build(["一句"], tiny_embedder)
+    emptied.remove([0])
+    assert emptied.candidates(["一句", "好"]) == Index(tiny_embedder).candidates(["一句", "好"]) == [[], []]
+
+
+@pytest.mark.parametrize("number", ["0", 0.0, None, [0]])
+def test_ids_are_whole_numbers(index: Index, number: object) -> None:
+    assert number not in index
+    assert (np.int64(0) in index, index[np.int64(0)]) == (True, index[0])
+    with pytest.raises(TypeError, match=r"the id .* is of type \w+; an int is wanted"):
+        index[number]  # type: ignore[index]
+    with pytest.raises(TypeError, match=r"the id .* is of type \w+; an int is wanted"):
+        index.remove([0, number])  # type: ignore[list-item]
+    if not isinstance(number, list):
+        with pytest.raises(TypeError, match=r"the id .* is of type \w+; an int is wanted"):
+            index.upsert({number: "x"})  # type: ignore[dict-item]
+    assert len(index) == len(CORPUS)
+
+
 def test_exact_sentences_come_first(index: Index) -> None:
     for number, hits in enumerate(index.search_batch(CORPUS, k=1)):
         assert hits[0].text == CORPUS[number]

@@ -233,7 +233,8 @@ def test_every_kind_of_error_happens() -> None:
     assert sum(r.startswith(("天氣", "氣")) for r in lines) > 20
     assert sum(r.endswith(("天氣", "天")) for r in lines) > 20
     assert sum("," not in r for r in lines) > 1000
-    assert sum("\n" in r for r in lines) > 100
+    assert sum(", " in r for r in lines) > 1000
+    assert not any("\n" in r for r in lines)
 
 
 def test_two_lines_in_one() -> None:
@@ -242,7 +243,7 @@ def test_two_lines_in_one() -> None:
     whole = sum(len(r) > len(t) for r, t in zip(readings, texts, strict=True))
     assert whole == pytest.approx(500, abs=80)
     for reading, text, other in zip(readings, texts, others, strict=True):
-        parts = {f"{a}{sign}{b}" for a, b in ((text, other), (other, text)) for sign in ("", " ", "\n")}
+        parts = {f"{a}{sign}{b}" for a, b in ((text, other), (other, text)) for sign in ("", " ")}
         assert reading in {text, *parts}
     singles = [
         CHANNEL.corrupt([t], joins=0.25, neighbours=[o], strength=0.3, seed=9, start=i)[0]
@@ -250,9 +251,29 @@ def test_two_lines_in_one() -> None:
     ]
     assert singles == CHANNEL.corrupt(texts, joins=0.25, neighbours=others, strength=0.3, seed=9)[:200]
     assert set(CHANNEL.corrupt(["好", "的"], joins=1.0, strength=0.0)) <= {
-        a + sign + b for a, b in (("好", "的"), ("的", "好")) for sign in ("", " ", "\n")
+        a + sign + b for a, b in (("好", "的"), ("的", "好")) for sign in ("", " ")
     }
     assert CHANNEL.corrupt(["好"], joins=1.0, strength=0.0) == ["好"]
+
+
+def test_a_reading_is_one_line() -> None:
+    texts = [f"{text},{other} {text}" for text, other in zip(LINES[:1000], LINES[1000:2000], strict=True)]
+    for mode in MODES:
+        for joins in (0.0, 0.5):
+            readings = CHANNEL.corrupt(texts, joins=joins, **mode)  # type: ignore[arg-type]
+            assert not any("\n" in reading or "  " in reading for reading in readings)
+    # Readers keep the lines of a caption that has two.
+    two = CHANNEL.corrupt(["上面一行\n下面一行"] * 1000, strength=0.05)
+    assert sum(reading.count("\n") == 1 for reading in two) > 800
+
+
+@pytest.mark.parametrize("number", [np.int64(5), np.uint64(2**64 - 1), np.int32(7), np.uint8(200)])
+def test_seeds_of_numpy_are_seeds(number: np.integer) -> None:
+    start = number % type(number)(100)
+    expected = CHANNEL.corrupt(LINES[:50], seed=int(number), start=int(start), strength=0.5, joins=0.3)
+    assert CHANNEL.corrupt(LINES[:50], seed=number, start=start, strength=0.5, joins=0.3) == expected  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        CHANNEL.corrupt(["好"], seed=1.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

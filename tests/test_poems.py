@@ -276,3 +276,10 @@ def test_real_poems_and_pairs_are_read(data: Path) -> None:
     assert report.translated == sum(bool(s.aliases) for s in sentences) > 50
     moon = next(s for s in sentences if match_form(s.text) == match_form("疑是地上霜"))
     assert parse_citation(moon.source)[1] == "李白"
+
+
+def test_the_lines_of_a_poem_are_no_string() -> None:
+    with pytest.raises(TypeError, match=r"lines is the string '床前明月光'; a tuple of lines is wanted: lines=\("):
+        Poem("靜夜思", "李白", "床前明月光")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="translation is the string"):
+        Poem("靜夜思", "李白", ("床前明月光",), "床前的月光")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hashing_embedder import HashingEmbedder
 
 from caprag import Index
 from caprag.errors import IndexFolderError
-from caprag.retrieval import store
+from caprag.retrieval import intake, store
 from caprag.retrieval.index import By
 from caprag.types import Hit, Sentence
 
@@ -709,6 +710,110 @@ def test_a_change_that_failed_half_way_never_replaces_a_good_folder(
     with pytest.raises(IndexFolderError, match="a change was interrupted"):
         index.save(folder)
     assert len(Index.load(folder, embedder=EMBEDDER)) == 20
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW8"])
+@pytest.mark.filterwarnings("ignore")
+def test_an_index_whose_folder_is_gone_is_saved(tmp_path: Path, factory: str) -> None:
+    expected = dict(enumerate(map(Sentence, texts(300))))
+    built = Index.build(expected.values(), EMBEDDER, factory=factory)
+    built.remove([7])
+    del expected[7]
+    built.save(tmp_path / "a")
+    hits = built.search_batch(QUERIES, 5, by="meaning")
+    one, other = (Index.load(tmp_path / "a", embedder=EMBEDDER) for _ in range(2))
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(IndexFolderError, match="a: is gone since it was opened; save the index, and then change it"):
+        one.add(["新的"])
+    one.save(tmp_path / "b")
+    # Under the old name too, with a number that no other reader takes for its own.
+    other.save(tmp_path / "a")
+    with pytest.raises(IndexFolderError, match="was changed since it was opened"):
+        built.add(["新的"])
+    for index in (one, other, Index.load(tmp_path / "a", embedder=EMBEDDER), Index.load(tmp_path / "b")):
+        index._given = EMBEDDER
+        assert list(index) == sorted(expected)
+        assert [index[i] for i in index] == [expected[i] for i in sorted(expected)]
+        found = index.search_batch(QUERIES, 5, by="meaning")
+        assert [[hit.dense for hit in row[:1]] for row in found] == [[hit.dense for hit in row[:1]] for row in hits]
+    # And it goes on from there.
+    assert one.add(["新的一句話"]) == [300]
+    one.compact()
+    one.save(tmp_path / "b")
+    assert Index.load(tmp_path / "b", embedder=EMBEDDER).search("新的一句話", 1)[0].id == 300
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_segments_are_merged_where_the_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_SMALL", 10)
+    index = Index.build(texts(100), EMBEDDER, factory="IVF4,Flat")
+    index.save(tmp_path / "a")
+    index = Index.load(tmp_path / "a", embedder=EMBEDDER)
+    index.parameters = "nprobe=4"
+    index.add(texts(100, 150))
+    shutil.rmtree(tmp_path / "a")
+    index.save(tmp_path / "b")
+    assert index.segments == [150]
+    same(Index.load(tmp_path / "b", embedder=EMBEDDER), dict(enumerate(map(Sentence, texts(150)))))
+    assert Index.load(tmp_path / "b").parameters == "nprobe=4"
+
+
+def test_vectors_that_are_no_unit_vectors_are_refused() -> None:
+    given = texts(50)
+    good = EMBEDDER.embed(given)
+    index = Index.build(given, EMBEDDER, vectors=good.astype(np.float16))
+    for row, wrong, words in (
+        (3, good[3] * 1.01, "row 3 of the vectors has the length 1.01; rows of length 1 are wanted: divide"),
+        (0, good[0] * 0, "row 0 of the vectors has the length 0"),
+        (49, np.full(24, np.nan), "row 49 of the vectors holds a number that is not finite"),
+        (5, np.full(24, 1e300), "row 5 of the vectors holds a number that is not finite"),
+    ):
+        vectors = good.astype(np.float64)
+        vectors[row] = wrong
+        with pytest.raises(ValueError, match=re.escape(words)):
+            Index.build(given, EMBEDDER, vectors=vectors)
+        with pytest.raises(ValueError, match=re.escape(words)):
+            index.add(given, vectors=vectors)
+        with pytest.raises(ValueError, match=re.escape(words)):
+            index.upsert(dict(enumerate(given)), vectors=vectors)
+    assert len(index) == 50
+
+
+def test_checking_vectors_is_quick() -> None:
+    vectors = np.random.default_rng(0).standard_normal((10_000, 128)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    begin = time.perf_counter()
+    assert intake.check_vectors(vectors, 128) is vectors
+    assert time.perf_counter() - begin < 0.1
+
+
+def test_frequency_counts_sentences_own_texts(tmp_path: Path) -> None:
+    given = [
+        Sentence("床前明月光", aliases=("床前的月光明亮", "月下")), Sentence("低頭思故鄉", aliases=("月",)),
+        Sentence("月月月"), Sentence("舉頭望明月"),
+    ]  # fmt: skip
+    index = Index.build(given, EMBEDDER)
+    index.remove([3])
+    index.save(tmp_path)
+    for each in (index, Index.load(tmp_path)):
+        assert [each.frequency(gram) for gram in ("月", "明月", "月光", "月下", "故", "月月", "無")] == [
+            2,
+            1,
+            1,
+            0,
+            1,
+            1,
+            0,
+        ]
+
+
+def test_texts_are_the_sentences_one_by_one() -> None:
+    index = Index.build(texts(100), EMBEDDER)
+    index.upsert({500: "遠處", 3: "換了的一句"})
+    index.remove([7, 8])
+    assert list(index.texts()) == [(i, index[i].text) for i in index]
+    assert index.find_batch([index[3].text, "沒有", index[500].text]) == [3, None, 500]
+    assert list(Index(EMBEDDER).texts()) == []
 
 
 def test_aliases_leave_room_for_the_other_sentences() -> None:

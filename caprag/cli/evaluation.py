@@ -34,7 +34,21 @@ _SYSTEMS = "caprag,edit"
 _NOISES = "0.05,0.1,0.2,0.4,0.6"
 
 
+# What goes with some ways to evaluate alone. All else goes with each.
+_ONLY_WITH: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("--qrels",): ("--run", "--against"),
+    ("--index",): ("--queries",),
+    ("--beir",): ("--split",),
+    ("--corpus",): ("--noise", "--count", "--corpus-size", "--column", "--encoding"),
+    ("--beir", "--index"): ("--same-text",),
+    ("--beir", "--index", "--corpus"): (
+        "--systems", "--baseline", "--k", "--embedder", "--factory", "--workers", "--save-run", "--out", "--plot",
+    ),
+}  # fmt: skip
+
+
 def retrieval(
+    context: typer.Context,
     beir: Annotated[
         Path | None, typer.Option(help="Test collection: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv.")
     ] = None,
@@ -112,8 +126,10 @@ def retrieval(
     given = [name for name, value in sources.items() if value]
     if len(given) != 1:
         refuse(f"{' and '.join(given) or 'nothing'} is given to evaluate; give one of {', '.join(sources)}")
-    _belongs(given[0], {"--qrels": {"--run": run, "--against": against}, "--index": {"--queries": queries},
-                        "--corpus": {"--noise": noise, "--corpus-size": corpus_size}})  # fmt: skip
+    _belongs(given[0], _given(context))
+    for needing, name, value in (("--qrels", "--run", run), ("--index", "--queries", queries)):
+        if needing == given[0] and value is None:
+            refuse(f"{needing} is given without {name}; give both")
     if plot is not None:
         if plot.suffix.lower() != ".png":
             refuse(f"{plot}: has the suffix {plot.suffix!r}; draw to .png")
@@ -148,14 +164,21 @@ def retrieval(
     finish(complaints.count, "lines or queries")
 
 
-def _belongs(given: str, options: Mapping[str, Mapping[str, object]]) -> None:
-    """Refuse an option that goes with another source, and a source without what it needs."""
-    for source, others in options.items():
-        for name, value in others.items():
-            if value is not None and source != given:
-                refuse(f"{name} goes with {source}; {given} is given")
-            if value is None and source == given and name in ("--run", "--queries"):
-                refuse(f"{given} is given without {name}; give both")
+def _given(context: typer.Context) -> dict[str, object]:
+    """Return the options that stand on the command line, by their long names, with their values."""
+    on_line = (name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE"))
+    return {f"--{name.replace('_', '-')}": context.params[name] for name in on_line}
+
+
+def _belongs(source: str, options: Mapping[str, object]) -> None:
+    """Refuse options that the source would not look at."""
+    for sources, names in _ONLY_WITH.items():
+        for name in names:
+            if name in options and source not in sources:
+                refuse(f"{name} goes with {' or '.join(sources)}; {source} is given")
+    systems = str(options.get("--systems", _SYSTEMS))
+    if source == "--index" and "--factory" in options and "caprag:" not in systems:
+        refuse("--factory goes with systems that are built, such as caprag:MODEL; --index has its own factory")
 
 
 def _evaluate_runs(

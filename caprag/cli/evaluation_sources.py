@@ -63,8 +63,7 @@ def of_index(
 
     read = read_queries(queries, on_error=complaints)
     index = Index.load(folder, embedder=open_embedder(embedder))
-    ids = list(index)
-    texts = [index[number].text for number in ids]
+    ids, texts = list(index), [text for _, text in index.texts()]
     found = resolve(read, zip(ids, texts, strict=True), on_error=absent)
     if not found:
         raise CorpusError(f"{queries}: no query has its truth in {folder}; name the index that holds it")

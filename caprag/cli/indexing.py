@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 def search(query: Annotated[str, typer.Argument(help="A reading.")], index: IndexFolder, k: K = 10,
            embedder: EmbedderName = None) -> None:  # fmt: skip
     """Show the sentences of an index that a reading may stand for, best first."""
+    from caprag.text import match_form
+
+    if not match_form(query):
+        refuse(f"{query!r} has no letter or digit; give a reading that has one")
     opened = _open_with_embedder(index, embedder)
     for hit in opened.search(query, k):
         row = {
@@ -61,6 +65,22 @@ def _open_with_embedder(folder: Path, embedder: str | None) -> Index:
     return opened
 
 
+def _list_files(corpus: Sequence[Path]) -> list[Path]:
+    from caprag.corpus import list_files
+
+    return list(dict.fromkeys(list_files(corpus)))
+
+
+def _read_files(
+    files: Sequence[Path], column: str | None, encoding: str | None, complaints: Complaints
+) -> Iterator[Sentence]:
+    """Read the sentences of files; a text that several of them hold comes from each, so that none is its only one."""
+    from caprag.corpus import read_corpus
+
+    for path in files:
+        yield from read_corpus(path, column=column, encoding=encoding, on_error=complaints)
+
+
 def index_build(
     corpus: Corpus,
     out: Annotated[Path, typer.Option("--out", help="Index folder to make.")],
@@ -72,13 +92,12 @@ def index_build(
     quiet: Quiet = False,
 ) -> None:
     """Build an index of the sentences of text files."""
-    from caprag.corpus import read_corpus
     from caprag.retrieval import Index
 
     if (out / "index.json").exists() and not force:
         refuse(f"{out} holds an index already; add to it (caprag index add), or replace it (--force)")
     complaints = Complaints()
-    sentences = read_corpus(corpus, column=column, encoding=encoding, on_error=complaints)
+    sentences = _read_files(_list_files(corpus), column, encoding, complaints)
     loaded = open_embedder(embedder)
     try:
         index = Index.build(sentences, loaded, factory=factory, progress=not hidden(quiet))
@@ -97,14 +116,12 @@ def index_add(
     encoding: Encoding = None,
     quiet: Quiet = False,
 ) -> None:
-    """Add the sentences of text files to an index; those that are there already are passed over."""
-    from caprag.corpus import read_corpus
-
+    """Add the sentences of text files to an index; of those that are there already note where else they stand."""
     complaints = Complaints()
-    sentences = read_corpus(corpus, column=column, encoding=encoding, on_error=complaints)
+    sentences = _read_files(_list_files(corpus), column, encoding, complaints)
     opened = _open_with_embedder(index, embedder)
     added = opened.add(sentences, progress=not hidden(quiet))
-    if added:
+    if not opened.is_saved:
         opened.save(index)
     say(f"{index}: {len(added)} sentences added, {len(opened)} in all")
     finish(complaints.count, "lines")
@@ -121,79 +138,26 @@ def index_upsert(
     """Bring an index up to date with text files that have changed since they were added.
 
     Lines that have changed are replaced under their ids, new ones added, and those that are gone from these files
-    removed; a text that only moved keeps its id. Name the files as they were named when they were added. After lines
-    that can't be read nothing is removed.
+    removed; a text that only moved keeps its id, and one that another file of the index holds stays. Name the files as
+    they were named when they were added. After lines that can't be read nothing is removed.
     """
-    from caprag.corpus import read_corpus
-    from caprag.corpus.files import list_files
+    from caprag.retrieval.sources import follow_sources
 
     complaints = Complaints()
-    sources = {str(path) for path in list_files(corpus)}
-    sentences = list(read_corpus(corpus, column=column, encoding=encoding, on_error=complaints))
+    files = _list_files(corpus)
+    sentences = list(_read_files(files, column, encoding, complaints))
     opened = _open_with_embedder(index, embedder)
-    changes = plan_upsert(opened, sources, sentences)
-    if complaints.count:
-        changes.gone.clear()
-    # As an index of old and new together: nothing is written where anything fails.
-    opened.remove(changes.gone)
-    touched = opened.upsert(changes.kept)
-    added = opened.add(changes.new, progress=not hidden(quiet))
-    if changes.gone or touched or added:
+    changes = follow_sources(
+        opened, {str(path) for path in files}, sentences, remove=not complaints.count, progress=not hidden(quiet)
+    )
+    # Nothing is written where anything fails.
+    if not opened.is_saved:
         opened.save(index)
     say(
-        f"{index}: {changes.replaced} sentences replaced, {len(added)} added, {len(changes.gone)} removed, "
-        f"{len(touched) - changes.replaced} moved, {len(opened)} in all"
+        f"{index}: {changes.replaced} sentences replaced, {changes.added} added, {changes.removed} removed, "
+        f"{changes.moved} moved, {len(opened)} in all"
     )
     finish(complaints.count, "lines")
-
-
-class Changes(NamedTuple):
-    """What makes an index hold what its sources hold now."""
-
-    kept: dict[int, Sentence]
-    new: list[Sentence]
-    gone: list[int]
-    replaced: int
-
-
-def plan_upsert(index: Index, sources: Collection[str], sentences: Sequence[Sentence]) -> Changes:
-    """Compare what an index has of some sources with what they hold now.
-
-    Parameters
-    ----------
-    index
-        An index.
-    sources
-        Names of the files.
-    sentences
-        All that they hold, in their written form, texts distinct.
-
-    Returns
-    -------
-    Changes
-        ``kept``: id to sentence as it is now, by text and else by place; ``replaced`` counts those with another text.
-        ``new``: what is neither here nor elsewhere in the index. ``gone``: ids that no sentence is kept under.
-    """
-    there = {number: (source, line) for number, source, line in index.places() if source in sources}
-    kept: dict[int, Sentence] = {}
-    others: list[Sentence] = []
-    for sentence in sentences:
-        number = index.find(sentence.text)
-        if number is None:
-            others.append(sentence)
-        elif number in there:
-            kept[number] = sentence
-    free = {place: number for number, place in there.items() if number not in kept}
-    new: list[Sentence] = []
-    replaced = 0
-    for sentence in others:
-        number = free.pop((sentence.source, sentence.line), None)
-        if number is None:
-            new.append(sentence)
-        else:
-            kept[number] = sentence
-            replaced += 1
-    return Changes(kept, new, sorted(there.keys() - kept.keys()), replaced)
 
 
 def index_remove(

@@ -242,7 +242,8 @@ def measure_points(
             begin = time.perf_counter()
             name = system.name if point.noise is None else f"{system.name}, noise {point.noise:g}"
             hits = search_all(retriever, point.task.queries, depth, name=name, progress=progress)
-            seconds = {"build": round(build, 3), "search": round(time.perf_counter() - begin, 3)}
+            # Few queries of a fast system take less than a millisecond.
+            seconds = {"build": round(build, 3), "search": round(time.perf_counter() - begin, 6)}
             build = 0.0
             found = tuple(
                 tuple((rank, grades[number]) for rank, (number, _) in enumerate(ranking, 1) if number in grades)

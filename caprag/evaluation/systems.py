@@ -75,8 +75,8 @@ class IndexRetriever:
 
     def sentences(self) -> Iterator[tuple[int, str]]:
         """Yield each sentence's id and text."""
-        for place, own in enumerate(self._index):
-            yield own if self._numbers is None else int(self._numbers[place]), self._index[own].text
+        for place, (own, text) in enumerate(self._index.texts()):
+            yield own if self._numbers is None else int(self._numbers[place]), text
 
     def text(self, number: int) -> str:
         """Return the sentence with this id; KeyError where there is none."""

@@ -8,6 +8,8 @@ nothing of meaning or of pictures: that an error is likelier where the picture i
 
 from __future__ import annotations
 
+import operator
+import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
 
@@ -19,6 +21,7 @@ from caprag.noise.parameters import Parameters
 from caprag.noise.tables import Tables, draw
 
 _BLOCK = 2048
+_BREAK = re.compile(r" *\n *")
 
 
 class NoiseChannel:
@@ -131,12 +134,15 @@ class NoiseChannel:
         Returns
         -------
         list of str
-            One reading a text.
+            One reading a text, in one line: where the readers of the pairs broke a line stands a space, and so between
+            two lines that are joined. Line breaks that a text alone has itself stay.
 
         Raises
         ------
         ValueError
             For a number that is out of its range, and where the neighbours are not as many as the texts.
+        TypeError
+            For a seed or start that is no whole number.
         """
         if strength is not None and not 0 <= strength <= 1:
             raise ValueError(f"strength is {strength}; it must lie in [0, 1]")
@@ -144,12 +150,25 @@ class NoiseChannel:
             raise ValueError(f"strength is {strength} and misread_only is True; a strength has clean lines too")
         if not 0 <= joins <= 1:
             raise ValueError(f"joins is {joins}; it must lie in [0, 1]")
+        # Numbers of NumPy overflow.
+        seed, start = operator.index(seed), operator.index(start)
         if seed < 0 or start < 0:
             raise ValueError(f"seed is {seed} and start is {start}; both must be >= 0")
         if neighbours is not None and len(neighbours) != len(texts):
             raise ValueError(f"there are {len(texts)} texts and {len(neighbours)} neighbours")
         if joins:
-            texts = self._join(texts, neighbours, joins, seed, start)
+            joined = self._join(texts, neighbours, joins, seed, start)
+            readings = self._read(joined, seed, strength, misread_only, start)
+            # Two lines that were read as one: they stood below each other, and a reading is one line.
+            return [
+                reading if text == whole else _BREAK.sub(" ", reading)
+                for text, whole, reading in zip(texts, joined, readings, strict=True)
+            ]
+        return self._read(texts, seed, strength, misread_only, start)
+
+    def _read(
+        self, texts: Sequence[str], seed: int, strength: float | None, misread_only: bool, start: int
+    ) -> list[str]:
         if strength == 0:
             return list(texts)
         found: list[str] = []

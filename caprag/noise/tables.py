@@ -48,6 +48,11 @@ def choice(weights: Iterable[tuple[str, float]]) -> Choice:
     return [*(value / sums[-1] for value in sums[:-1]), math.inf], [what for what, _ in kept]
 
 
+def in_one_line(table: Choice) -> Choice:
+    """Return the table with a space for each line break: a reading of one line has none."""
+    return table[0], [what.replace("\n", " ") for what in table[1]]
+
+
 def draw(table: Choice, uniform: float) -> str:
     """Draw from a table with a number in (0, 1)."""
     return table[1][bisect_right(table[0], uniform)]
@@ -145,7 +150,8 @@ class Tables:
         self._mean = sum(self._misread.values()) / sum(p.seen.values())
         self.background = choice((c, float(n)) for c, n in sorted(p.seen.items()))
         self.alphabet = choice([*((c, float(n)) for c, n in sorted(p.alphabet.items())), (ANY, 1.0)])
-        self.stray = choice((c, float(n)) for c, n in sorted(p.stray.items())) if p.stray else ([math.inf], [" "])
+        stray = choice((c, float(n)) for c, n in sorted(p.stray.items())) if p.stray else ([math.inf], [" "])
+        self.stray = in_one_line(stray)
         self.joins = choice((c, n + 1.0) for c, n in {"": 0, " ": 0, "\n": 0, **p.joins}.items())
         self.merges = {parts: c for c, parts in sorted(p.splits.items(), reverse=True)}
         self._mean_sign = self._pool_signs()
@@ -229,7 +235,8 @@ class Tables:
             well = [(what, weight) for what, weight in weights.items() if what in right]
             ill = [(what, weight) for what, weight in weights.items() if what not in right and weight > 0]
             rate = sum(weight for _, weight in ill) / sum(weights.values())
-            found = self._signs[sign] = (rate, choice(well), choice(ill) if ill else None)
+            wrong = in_one_line(choice(ill)) if ill else None
+            found = self._signs[sign] = (rate, choice(well), wrong)
         return found
 
     def _pool_signs(self) -> dict[str, float]:

@@ -44,6 +44,11 @@ class Poem:
         Its lines, in plain words; may be fewer or more than `lines`, or none.
     source, line
         The file, and the 1-based number of the line in it.
+
+    Raises
+    ------
+    TypeError
+        Where lines or translation are one string.
     """
 
     title: str
@@ -52,6 +57,14 @@ class Poem:
     translation: tuple[str, ...] = ()
     source: str = ""
     line: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("lines", self.lines), ("translation", self.translation)):
+            if isinstance(value, str):
+                raise TypeError(
+                    f"{name} is the string {value[:20]!r}; a tuple of lines is wanted: "
+                    f"{name}=({value[:20]!r},), or tuple(text.splitlines())"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ whether a hit is the answer is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
@@ -179,12 +180,12 @@ class Index:
         """Yield the ids in ascending order."""
         return iter(self._store)
 
-    def __contains__(self, number: int) -> bool:
-        return self._store.get(number) is not None
+    def __contains__(self, number: object) -> bool:
+        return hasattr(number, "__index__") and self._store.get(operator.index(number)) is not None
 
     def __getitem__(self, number: int) -> Sentence:
-        """Return the sentence with this id; KeyError where there is none."""
-        sentence = self._store.get(number)
+        """Return the sentence with this id; KeyError where there is none, TypeError for what is no int."""
+        sentence = self._store.get(intake.check_id(number))
         if sentence is None:
             raise KeyError(number)
         return sentence
@@ -193,9 +194,34 @@ class Index:
         """Yield id, source and line of each sentence that came from a file."""
         return self._store.places()
 
+    def further_places(self) -> Iterator[tuple[int, str, int]]:
+        """Yield id, source and line of each place where a sentence's text stands besides its own.
+
+        What `add` passes over because its text is there is noted, with one line a file. A sentence keeps these places
+        until it is removed or gets another text.
+        """
+        return self._store.further_places()
+
+    def forget_places(self, sources: Collection[str]) -> None:
+        """Forget the further places in these files; the sentences stay, and so do their own places."""
+        self._store.forget(sources)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether its folder has all its sentences, and where they stand."""
+        return self._store.is_saved
+
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """Yield the id and text of each sentence, ids ascending; many times as fast as one by one."""
+        return self._store.texts()
+
     def find(self, text: str) -> int | None:
         """Return the id of the sentence that has this written form, ``None`` where there is none."""
-        return self._store.find([normalize(text)])[0]
+        return self.find_batch([text])[0]
+
+    def find_batch(self, texts: Sequence[str]) -> list[int | None]:
+        """Return for each text the id of the sentence that has this written form, ``None`` where there is none."""
+        return self._store.find([normalize(text) for text in texts])
 
     def frequency(self, gram: str) -> int:
         """Return the number of sentences that hold a character or pair of characters, in the matching form, >= 0."""
@@ -213,7 +239,8 @@ class Index:
         Parameters
         ----------
         sentences
-            In document order; empty ones, and texts that are there already, are passed over.
+            In document order; empty ones, and texts that are there already, are passed over, but where else they stand
+            is noted (see `further_places`).
         vectors
             Their vectors, if they are known: shape (texts, dimension), rows of length 1, a row for each sentence's text
             followed by those of its aliases. ``None`` embeds them.
@@ -229,7 +256,7 @@ class Index:
         ------
         ValueError
             Where the factory wants training and there are too few sentences for it, or the vectors are not as many or
-            as long as they should be.
+            as long as they should be, or one is not of length 1 (within 0.001).
         TypeError
             For a single string.
         IndexFolderError
@@ -250,6 +277,9 @@ class Index:
                 ids = list(range(self._store.next_id, self._store.next_id + len(chunk.sentences)))
                 found = self._embed(chunk.sentences, bar) if rows is None else rows[chunk.rows]
                 self._store.append(ids, chunk.sentences, found)
+                again = self._store.find([s.text for s in chunk.repeated])
+                held = zip(again, chunk.repeated, strict=True)
+                self._store.note([(i, s.source, s.line) for i, s in held if i is not None])
                 added += ids
                 # What was passed over counts too.
                 bar.update(chunk.looked_at - (len(ids) if rows is None else 0))
@@ -284,6 +314,8 @@ class Index:
         ValueError
             For an id below 0 or from 2**62 on, an empty text, vectors that do not go with the texts, or too few
             sentences where the factory wants training; then nothing is changed.
+        TypeError
+            For an id that is no int; then nothing is changed.
         IndexFolderError
             As in `add`.
 
@@ -296,7 +328,7 @@ class Index:
         ('不會再持續太久', 3)
         """
         self._store.check_current()
-        given = {number: intake.written(sentence) for number, sentence in sentences.items()}
+        given = {intake.check_id(number): intake.written(sentence) for number, sentence in sentences.items()}
         for number, sentence in given.items():
             if not 0 <= number < _GREATEST_ID or not sentence.text:
                 raise ValueError(f"sentence {number} is {sentence.text!r}; an id from 0 to 2**62 and a text are wanted")
@@ -313,9 +345,14 @@ class Index:
             chosen = self._embed([given[i] for i in fresh])
         if chosen is not None and not self._store.base.is_trained:
             self._store.base.train(chosen)
-        self.remove([i for i in fresh if i in self])
+        before = {i: self._store.get(i) for i in fresh}
+        there = {i: sentence.text for i, sentence in before.items() if sentence is not None}
+        # A text goes on standing where else it stands.
+        further = self._store.further_places_of([i for i, text in there.items() if text == given[i].text])
+        self.remove(there)
         if chosen is not None:
             self._store.append(fresh, [given[i] for i in fresh], chosen)
+            self._store.note(further)
         return fresh
 
     def remove(self, ids: Iterable[int]) -> None:
@@ -330,11 +367,13 @@ class Index:
         ------
         KeyError
             For an id that is not there; then nothing is removed.
+        TypeError
+            For an id that is no int; then nothing is removed.
         IndexFolderError
             As in `add`.
         """
         self._store.check_current()
-        wanted = sorted(set(ids))
+        wanted = sorted(set(map(intake.check_id, ids)))
         if wanted and wanted[-1] >= self._store.next_id:
             raise KeyError(wanted[-1])
         if wanted:
@@ -358,7 +397,7 @@ class Index:
         return self.search_batch([query], k, by=by)[0]
 
     def search_batch(
-        self, queries: Sequence[str], k: int = 10, *, by: By = "reading", candidates: int = 32
+        self, queries: Iterable[str], k: int = 10, *, by: By = "reading", candidates: int = 32
     ) -> list[list[Hit]]:
         """Find the sentences that readings may stand for.
 
@@ -384,10 +423,9 @@ class Index:
         ValueError
             For `k` or `candidates` below 1, or an unknown `by`.
         TypeError
-            For a single string.
+            For a single string, and for a query that is none.
         """
-        if isinstance(queries, str):
-            raise TypeError(f"queries is the string {queries[:20]!r}; a list of readings is wanted (or use search)")
+        queries = intake.check_queries(queries)
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; both must be at least 1")
         if by not in get_args(By):
@@ -408,7 +446,7 @@ class Index:
             return ranking.by_meaning(found, k)
         return ranking.by_reading(written, found, k)
 
-    def candidates(self, queries: Sequence[str], depth: int = 32) -> list[list[ranking.Found]]:
+    def candidates(self, queries: Iterable[str], depth: int = 32) -> list[list[ranking.Found]]:
         """Return what the dense and the lexical search propose for readings in their written form, by id.
 
         Parameters
@@ -417,7 +455,22 @@ class Index:
             Readings as `caprag.normalize` returns them.
         depth
             How many sentences each of the two proposes, >= 1.
+
+        Returns
+        -------
+        list of list of Found
+            One list a query; empty where the index is.
+
+        Raises
+        ------
+        ValueError
+            For a `depth` below 1.
+        TypeError
+            As in `search_batch`.
         """
+        queries = intake.check_queries(queries)
+        if depth < 1:
+            raise ValueError(f"depth is {depth}; it must be at least 1")
         # Postings are searched while the network and FAISS are at work: none of them holds the interpreter's lock.
         parts = np.array_split(np.arange(len(queries)), min(available_cpus(), len(queries)) or 1)
         with ThreadPoolExecutor(max_workers=len(parts)) as beside:

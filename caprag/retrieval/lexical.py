@@ -138,11 +138,19 @@ class LexicalIndex:
         return found
 
     def frequency(self, gram: str) -> int:
-        """Return the number of sentences with a character or pair of characters, in the matching form."""
+        """Return the number of texts with a character or pair of characters, in the matching form; aliases count."""
         # Not the engine's own document frequency, which counts deleted ones too.
         query = tantivy.Query.term_query(self._schema, "grams", gram, "freq")
         result: Any = self._index.searcher().search(query, limit=1, count=True)
         return int(result.count)
+
+    def holding(self, gram: str) -> list[int]:
+        """Return the ids of the sentences that `frequency` counts a text of, ascending."""
+        searcher = self._index.searcher()
+        query = tantivy.Query.term_query(self._schema, "grams", gram, "freq")
+        hits = searcher.search(query, limit=max(1, self.frequency(gram)), count=False).hits
+        ids = searcher.fast_field_values("id", [address for _, address in hits])
+        return sorted({int(number) for number in ids if number is not None})
 
     def search(
         self, texts: Sequence[str], k: int, *, most_postings: int = _MOST_POSTINGS

@@ -104,7 +104,8 @@ def features(queries: Sequence[str], found: Sequence[Sequence[Found]]) -> Table:
 
 def _alikeness(readings: Sequence[str], texts: Sequence[str]) -> Table:
     longer = np.array([max(len(reading), len(text), 1) for reading, text in zip(readings, texts, strict=True)])
-    return 1.0 - GlyphTable.load().distances(readings, texts) / longer
+    alike: Table = 1.0 - GlyphTable.load().distances(readings, texts) / longer
+    return alike
 
 
 def _by_query(reduce: np.ufunc, values: Table, counts: Sequence[int]) -> Table:

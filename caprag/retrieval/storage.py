@@ -28,7 +28,7 @@ VERIFIED = 64 << 20
 _BLOCK = 1 << 20
 # Nothing else in a folder is ever deleted. The last ones are those of format 1.
 _OURS = re.compile(
-    r"(vectors|sentences|removed|postings)-\d+(-\d+)?\.(faiss|arrow|npy|json)|index\.json\.new"
+    r"(vectors|sentences|removed|postings|places)-\d+(-\d+)?\.(faiss|arrow|npy|json)|index\.json\.new"
     rf"|{LEXICAL}/[0-9a-f]{{32}}\.[\w.]+|lexical-\d+/[\w.-]+"
 )
 
@@ -65,7 +65,7 @@ class PostingsEntry(TypedDict):
 
 
 class Contents(TypedDict):
-    """What ``index.json`` holds."""
+    """What ``index.json`` holds; ``places`` is empty where no text stands in a further file."""
 
     format: int
     generation: int
@@ -76,6 +76,7 @@ class Contents(TypedDict):
     next_id: int
     segments: list[SegmentEntry]
     postings: PostingsEntry
+    places: str
     files: dict[str, File]
 
 
@@ -150,13 +151,15 @@ def read_table(folder: Path) -> Contents:
 
 def _checked(path: Path, stored: dict[str, Any]) -> Contents:
     """Check that a table of contents has all its entries, and that it names files of our own making."""
+    # Folders of the first saves of this format do not say.
+    stored.setdefault("places", "")
     missing = sorted(Contents.__required_keys__ - stored.keys())
     if missing:
         raise IndexFolderError(f"{path}: lacks {', '.join(missing)}; build the index again")
     entry, segments, postings, files = (stored[name] for name in ("embedder", "segments", "postings", "files"))
     sound = (
         all(type(stored[name]) is int and stored[name] >= 0 for name in ("generation", "count", "next_id"))
-        and all(isinstance(stored[name], str) for name in ("factory", "search"))
+        and all(isinstance(stored[name], str) for name in ("factory", "search", "places"))
         and isinstance(entry, dict)
         and all(isinstance(entry.get(name), str) for name in ("name", "fingerprint"))
         and type(entry.get("dimension")) is int
@@ -187,7 +190,7 @@ def _checked(path: Path, stored: dict[str, Any]) -> Contents:
 def _named(contents: Contents) -> set[str]:
     """Return the names of the files that make up an index."""
     parts = {s[kind] for s in contents["segments"] for kind in ("sentences", "vectors", "removed")}
-    return (parts | {contents["postings"]["meta"], *contents["postings"]["files"]}) - {""}
+    return (parts | {contents["postings"]["meta"], contents["places"], *contents["postings"]["files"]}) - {""}
 
 
 def _check_file(folder: Path, name: str, file: File, *, verify: bool) -> None:

@@ -5,7 +5,7 @@ Knows nothing of embedders and of ranking: vectors come in with the sentences, c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 from caprag.errors import IndexFolderError
 from caprag.retrieval import storage
 from caprag.retrieval.lexical import META, LexicalIndex
+from caprag.retrieval.places import Place, Places
 from caprag.retrieval.segments import FLAT, Segment, merge
 from caprag.retrieval.sentences import SentenceTable
 from caprag.retrieval.vectors import Ids, VectorIndex, Vectors
@@ -44,6 +45,7 @@ class Store:
         self._parameters = ""
         self._segments = [Segment.empty(dimension, factory)]
         self._lexical = LexicalIndex()
+        self._places = Places()
         # The folder that it was last opened from or saved to, and which save that was.
         self._opened: tuple[Path, int] | None = None
         # Every folder that it has been in, with the save of it that it knows.
@@ -65,6 +67,8 @@ class Store:
                 store._segments[0] = Segment.empty(store.dimension, store.factory)
             store._segments[0].vectors.tune(contents["search"])
             store._lexical = LexicalIndex(_postings(folder, contents))
+            store._places = Places(folder / contents["places"] if contents["places"] else None)
+            store._places.saved(contents["places"])
         except (RuntimeError, ValueError, OSError, IndexError, pa.ArrowException) as error:
             reason = str(error).strip().split("\n")[-1]
             raise IndexFolderError(f"{folder}: can't be opened ({reason}); build the index again") from error
@@ -80,7 +84,7 @@ class Store:
         """Whether sentences, vectors and postings go together; a change that was interrupted may leave them apart."""
         return (
             len(self._lexical) >= len(self)
-            and max(segment.sentences.last_id for segment in self._segments) < self.next_id
+            and max(self._places.last_id, *(segment.sentences.last_id for segment in self._segments)) < self.next_id
             and all(
                 len(segment.vectors) >= len(segment.sentences) and segment.vectors.dimension == self.dimension
                 for segment in self._segments
@@ -99,6 +103,15 @@ class Store:
             return True
         last = storage.last_save(self._opened[0])
         return last is not None and last["generation"] == self._opened[1]
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether its folder has all its sentences, and where they stand."""
+        return (
+            self._opened is not None
+            and not self._places.changed
+            and all(segment.entry is not None and not segment.changed for segment in self._segments)
+        )
 
     @property
     def parameters(self) -> str:
@@ -135,7 +148,12 @@ class Store:
 
     def __iter__(self) -> Iterator[int]:
         """Yield the ids in ascending order."""
-        return iter(np.sort(np.concatenate([segment.ids for segment in self._segments])).tolist())
+        return iter(self.ids.tolist())
+
+    @property
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        return np.sort(np.concatenate([segment.ids for segment in self._segments]))
 
     def get(self, number: int) -> Sentence | None:
         """Return the sentence with this id, ``None`` where there is none."""
@@ -162,6 +180,30 @@ class Store:
             gone = set(segment.removed.tolist())
             yield from (row for row in segment.sentences.places() if row[0] not in gone)
 
+    def further_places(self) -> Iterator[Place]:
+        """Yield id, source and line of each place where a text stands besides its sentence's own."""
+        return iter(self._places)
+
+    def further_places_of(self, ids: Sequence[int]) -> list[Place]:
+        """Return those of some sentences."""
+        return self._places.of(ids)
+
+    def note(self, places: Sequence[Place]) -> None:
+        """Note where texts stand; what their sentences say of themselves is passed over."""
+        (sources,) = self.columns(np.unique([number for number, _, _ in places]).astype(np.int64), "source")
+        self._places.add(place for place in places if place[1] and sources.get(place[0], place[1]) != place[1])
+
+    def forget(self, sources: Collection[str]) -> None:
+        """Forget that these files hold texts besides the sentences' own."""
+        self._places.forget(sources)
+
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """Yield id and text of each sentence, ids ascending."""
+        ids = self.ids
+        for start in range(0, len(ids), _CHUNK):
+            (texts,) = self.columns(ids[start : start + _CHUNK], "text")
+            yield from sorted(texts.items())
+
     def find(self, texts: Sequence[str]) -> list[int | None]:
         """Return the id of the sentence with each written form, ``None`` where there is none."""
         candidates = self._lexical.find(texts)
@@ -173,7 +215,15 @@ class Store:
 
     def frequency(self, gram: str) -> int:
         """Return the number of sentences that hold a character or pair of characters, in the matching form, >= 0."""
-        return self._lexical.frequency(gram)
+        if not self._has_aliases:
+            return self._lexical.frequency(gram)
+        # Postings tell aliases from sentences' own texts no more.
+        (forms,) = self.columns(np.array(self._lexical.holding(gram), np.int64), "form")
+        return sum(gram in form for form in forms.values())
+
+    @property
+    def _has_aliases(self) -> bool:
+        return any(len(segment.vectors) > len(segment.sentences) for segment in self._segments)
 
     def append(self, ids: Sequence[int], sentences: Sequence[Sentence], vectors: Vectors) -> None:
         """Add sentences in their written form under ascending ids that are not in use.
@@ -207,13 +257,15 @@ class Store:
         self._lexical.remove(ids.tolist())
         for segment, there in zip(self._segments, rows, strict=True):
             segment.remove(ids[there].tolist())
+        self._places.remove(ids)
 
     def check_current(self) -> None:
         """Refuse a change to what another writer has replaced on disk."""
         if self._opened is not None and not self.is_current:
-            raise IndexFolderError(
-                f"{self._opened[0]}: was changed since it was opened; open it again and repeat the change"
-            )
+            folder = self._opened[0]
+            if not (folder / storage.CONTENTS).exists():
+                raise IndexFolderError(f"{folder}: is gone since it was opened; save the index, and then change it")
+            raise IndexFolderError(f"{folder}: was changed since it was opened; open it again and repeat the change")
 
     def dense(self, vectors: Vectors, k: int) -> list[dict[int, float]]:
         """Return for each query the ids and cosines of the nearest `k` sentences, best first."""
@@ -229,6 +281,8 @@ class Store:
 
     def _nearest(self, vectors: Vectors, depth: int, k: int) -> list[dict[int, float]]:
         parts = [segment.search(vectors, depth) for segment in self._segments if len(segment)]
+        if not parts:
+            return [{} for _ in vectors]
         ids, cosines = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         order = np.argsort(-cosines, axis=1, kind="stable")
         ids, cosines = np.take_along_axis(ids, order, 1), np.take_along_axis(cosines, order, 1)
@@ -251,15 +305,19 @@ class Store:
         if len(self._segments) > 1 or removed:
             self._merge(len(self._segments))
         # A save may have merged segments before, and the postings remember more than these.
-        if not self._lexical.has_deleted():
-            return
-        (whole,) = self._segments
-        self._lexical = LexicalIndex()
-        ids = whole.sentences.ids
-        for start in range(0, len(ids), _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, len(ids)))
-            sentences = whole.sentences.take(rows)
-            self._lexical.add(ids[rows].tolist(), [s.text for s in sentences], [s.aliases for s in sentences])
+        if self._lexical.has_deleted():
+            self._lexical = self._posted()
+
+    def _posted(self) -> LexicalIndex:
+        """Make the postings anew of the sentences."""
+        postings = LexicalIndex()
+        for segment in self._segments:
+            ids = segment.ids
+            for start in range(0, len(ids), _CHUNK):
+                part = ids[start : start + _CHUNK]
+                sentences = segment.sentences.take(segment.find(part))
+                postings.add(part.tolist(), [s.text for s in sentences], [s.aliases for s in sentences])
+        return postings
 
     def _merge(self, count: int) -> None:
         """Merge the first segments into the first one, or all but the first into one where `count` is 0."""
@@ -269,7 +327,9 @@ class Store:
         first = self._segments[0]
         vectors = first.vectors
         if first.entry is not None and self._opened is not None:
-            vectors = VectorIndex.load(self._opened[0] / first.entry["vectors"], first.factory, mapped=False)
+            path = self._opened[0] / first.entry["vectors"]
+            # What is mapped can still be read where its file is gone.
+            vectors = VectorIndex.load(path, first.factory, mapped=False) if path.exists() else vectors.copied()
         self._segments[:count] = [merge(self._segments[:count], vectors)]
         self.base.tune(self._parameters)
 
@@ -296,16 +356,21 @@ class Store:
         here = self._opened is not None and self._opened[0] == folder.resolve()
         last = storage.last_save(folder)
         seen = self._seen.get(folder.resolve())
-        if seen is not None and (last is None or last["generation"] != seen):
+        gone = not (folder / storage.CONTENTS).exists()
+        if seen is not None and not gone and (last is None or last["generation"] != seen):
             raise IndexFolderError(f"{folder}: was changed since it was opened; open it again and repeat the change")
         if not self._is_sound:
             raise IndexFolderError(
                 f"{folder}: is left as it was, since a change was interrupted; open it again and repeat the change"
             )
         known = last["files"] if here and last else {}
-        generation = storage.last_generation(folder) + 1
+        # Greater than that of a save that is gone, which another reader may have open.
+        generation = max(storage.last_generation(folder), seen or 0) + 1
         storage.clear(folder, last["files"].keys() if last else ())
         self._tidy()
+        if not self._lexical.intact():
+            # Its files went with the folder that it was opened from.
+            self._lexical = self._posted()
         entries = [
             self._save_segment(folder, segment, f"{generation}-{place}", known)
             for place, segment in enumerate(self._segments)
@@ -313,6 +378,7 @@ class Store:
         files = self._lexical.save(folder / storage.LEXICAL, {Path(name).name for name in known})
         meta = f"postings-{generation}.json"
         self._lexical.save_meta(folder / meta)
+        places = self._save_places(folder / f"places-{generation}.arrow", known)
         contents: storage.Contents = {
             "format": storage.FORMAT,
             "generation": generation,
@@ -323,6 +389,7 @@ class Store:
             "next_id": self.next_id,
             "segments": entries,
             "postings": {"meta": meta, "files": [f"{storage.LEXICAL}/{name}" for name in files]},
+            "places": places,
             "files": {},
         }
         storage.commit(folder, contents, known)
@@ -330,9 +397,19 @@ class Store:
         self._seen[folder.resolve()] = generation
         for segment, entry in zip(self._segments, entries, strict=True):
             segment.entry, segment.changed = entry, False
+        self._places.saved(places)
         if not here or not self._lexical.intact():
             # It was opened from a save that has just been replaced, or from another folder, which may go.
             self._lexical = LexicalIndex(_postings(folder, contents))
+
+    def _save_places(self, path: Path, known: Mapping[str, storage.File]) -> str:
+        """Write the further places, unless they are on disk; return the name of their file, empty where none are."""
+        if not len(self._places):
+            return ""
+        if self._places.changed or self._places.entry not in known:
+            self._places.save(path)
+            return path.name
+        return self._places.entry
 
     def _save_segment(
         self, folder: Path, segment: Segment, name: str, known: Mapping[str, storage.File]

@@ -69,6 +69,14 @@ class VectorIndex:
         loaded.tune("")
         return loaded
 
+    def copied(self) -> VectorIndex:
+        """Return a copy in memory, which takes new vectors even where this one is mapped; needs twice the room."""
+        copy = VectorIndex.__new__(VectorIndex)
+        copy._index = faiss.deserialize_index(faiss.serialize_index(self._index))
+        copy._factory, copy._parameters = self._factory, ""
+        copy.tune(self._parameters)
+        return copy
+
     def tune(self, parameters: str) -> None:
         """Set what is weighed while searching, as FAISS writes it: ``"nprobe=32"``, ``"efSearch=64"``, with commas.
 
