@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from caprag import load_embedder
 from caprag.cli import training
+from caprag.errors import CapragError
 
 app = typer.Typer(rich_markup_mode=None)
 app.command("mine")(training.mine)
@@ -115,3 +116,39 @@ def test_train_refuses_wrong_use(given: list[str], named: str, tiny_folder: Path
     rows.write_text('{"query": "a", "pos": ["b"], "neg": ["c"]}\n', encoding="utf-8")
     out = run("train", "embedder", rows, "--base", tiny_folder, "--out", tmp_path / "m", *given, code=2)
     assert named in out
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"query": "牛餐", "pos": ["午餐"], "neg": ["晚餐"]}\n' * 4, encoding="utf-8")
+    return path
+
+
+SCRATCH = ("--base", "scratch", "--hidden", 64, "--heads", 2, "--set", "use_cpu=true", "--quiet", "--batch-size", 2)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--layers", 2), ("--hidden", 128), ("--heads", 4), ("--seed", 7)])
+def test_another_network_is_not_taken_up(option: str, value: int, rows: Path, tmp_path: Path) -> None:
+    pytest.importorskip("FlagEmbedding")
+    given = ["train", "embedder", rows, "--out", tmp_path / "model", *SCRATCH, "--layers", 1]
+    said = run(*given)
+    assert "2 steps, last loss " in said
+    assert "nan" not in said.rpartition("last loss")[2]
+    result = CliRunner().invoke(app, [str(argument) for argument in [*given, option, value]])
+    assert isinstance(result.exception, CapragError)
+    assert "--out" in str(result.exception)
+    name = "seed" if option == "--seed" else "base"
+    assert f"({name} " in str(result.exception)
+
+
+def test_fewer_rows_than_a_batch(rows: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("FlagEmbedding")
+    said = run("train", "embedder", rows, "--base", tiny_folder, "--out", tmp_path / "model", code=2)
+    assert "data holds 4 rows and a step takes 32" in said
+    assert not (tmp_path / "model.work").exists()
+
+
+def test_an_unknown_pooling(rows: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    said = run("train", "embedder", rows, "--base", tiny_folder, "--out", tmp_path / "m", "--pooling", "max", code=2)
+    assert "pooling is 'max'; known are cls, mean, last_token" in said

@@ -267,3 +267,19 @@ def test_wrong_rows_and_options_are_named(rows: Path, tiny_folder: Path, tmp_pat
         CrossEncoderOptions(group_size=1)
     with pytest.raises(ValueError, match="epochs is 0"):
         CrossEncoderOptions(epochs=0)
+
+
+def test_too_few_rows_are_named_and_nothing_is_written(tiny_folder: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"query": "a", "pos": ["b"], "neg": ["c"]}\n' * 7, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds 7 rows and a step takes 8.*--batch-size"):
+        train_cross_encoder([few], tiny_folder, tmp_path / "out", SMALL)
+    few.write_text("")
+    with pytest.raises(CorpusError, match=r"few\.jsonl: is empty"):
+        train_cross_encoder([few], tiny_folder, tmp_path / "out", SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["few.jsonl"]
+
+
+def test_the_last_step_is_logged_whatever_the_interval(rows: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    options = CrossEncoderOptions(epochs=0.25, batch_size=8, group_size=2)
+    assert list(train_cross_encoder([rows], tiny_folder, tmp_path / "out", options).losses) == [2]

@@ -18,7 +18,7 @@ from caprag.corpus.chunks import process_chunk
 from caprag.corpus.cleaning import CaptionRules
 from caprag.corpus.deduplication import DUPLICATE, KEPT, VARIANT, find_duplicates
 from caprag.corpus.forms import duplicate_forms
-from caprag.corpus.near import find_near
+from caprag.corpus.near import find_near, near_pairs
 from caprag.text import match_form, match_forms, normalize
 
 LINES = [
@@ -197,3 +197,54 @@ def test_pairs_in_small_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 def test_similarities_that_are_not_on_offer(wrong: float) -> None:
     with pytest.raises(ValueError, match=r"near is .*between 0\.7 and 1"):
         find_near(*packed(["a"]), np.arange(1), wrong)
+
+
+@pytest.mark.parametrize("least", [0.75, 0.8, 0.9])
+def test_near_in_halves_equals_the_plain_way(least: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with lines made from one template: too many pairs to keep."""
+    generator = random.Random(2)
+    forms = [f"這是我們的故事第{i}集" for i in generator.sample(range(10_000), 150)]
+    forms += ["".join(generator.choices("你我他", k=generator.randint(4, 9))) for _ in range(150)]
+    forms = list(dict.fromkeys(forms))
+    generator.shuffle(forms)
+    monkeypatch.setattr(near, "_MANY_EACH", 0)
+    monkeypatch.setattr(near, "_MANY", 20)
+    monkeypatch.setattr(near, "_PAIRS_AT_A_TIME", 50)
+    told: list[int] = []
+    found = find_near(*packed(forms), np.arange(len(forms)), least, told.append)
+    assert found.tolist() == plain_near(forms, range(len(forms)), least)
+    assert sum(told) == len(forms)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_near_pairs_are_all_there_are(labelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near, "_PAIRS_AT_A_TIME", 50)
+    generator = random.Random(3)
+    forms = list(dict.fromkeys("".join(generator.choices("你我", k=generator.randint(1, 11))) for _ in range(300)))
+    labels = np.array([generator.randrange(3) for _ in forms])
+    blocks = near_pairs(*packed(forms), np.arange(len(forms)), 0.8, labels if labelled else None)
+    wanted = {
+        (i, j)
+        for j in range(len(forms))
+        for i in range(j)
+        if Levenshtein.normalized_similarity(forms[i], forms[j]) >= 0.8 - 1e-9
+        and not (labelled and labels[i] == labels[j])
+    }
+    assert {tuple(pair) for block in blocks for pair in block.T.tolist()} == wanted
+    assert len(wanted) > 100
+
+
+def test_many_lines_of_one_template_are_not_all_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pairs would be eighteen millions."""
+    forms = [f"本節目由好朋友電視台獨家贊助播出第{i:04d}集謝謝大家的收看" for i in range(6000)]
+    compared = 0
+    measure = near._within
+
+    def counting(left: npt.NDArray[np.uint32], right: npt.NDArray[np.uint32], edits: int) -> npt.NDArray[np.bool_]:
+        nonlocal compared
+        compared += len(left)
+        return measure(left, right, edits)
+
+    monkeypatch.setattr(near, "_within", counting)
+    assert find_near(*packed(forms), np.arange(6000), 0.8).tolist() == list(range(1, 6000))
+    assert compared < 200 * len(forms)

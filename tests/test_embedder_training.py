@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -322,7 +323,7 @@ def test_other_arguments_reach_flag_embedding(scratch: Path, mined: Path, tmp_pa
 def test_another_fine_tuning_is_not_taken_up(scratch: Path, mined: Path, tmp_path: Path) -> None:
     train_embedder([mined], scratch, tmp_path / "out", RECIPE, stop_after=1)
     with pytest.raises(CapragError, match="other data, base or options"):
-        train_embedder([mined], scratch, tmp_path / "out", TrainingOptions(seed=9))
+        train_embedder([mined], scratch, tmp_path / "out", replace(RECIPE, seed=9))
     with pytest.raises(CapragError, match="holds no training"):
         train_embedder([mined], scratch, tmp_path / "out", RECIPE, work=tmp_path)
 
@@ -351,3 +352,65 @@ def test_training_leaves_logging_alone(scratch: Path, mined: Path, tmp_path: Pat
     before = (list(logging.getLogger().handlers), logging.getLogger().level)
     train_embedder([mined], scratch, tmp_path / "out", RECIPE, stop_after=1)
     assert (list(logging.getLogger().handlers), logging.getLogger().level) == before
+
+
+def test_what_differs_from_the_work_folder_is_named(scratch: Path, mined: Path, tmp_path: Path) -> None:
+    train_embedder([mined], SMALL, tmp_path / "out", RECIPE, stop_after=1)
+    for base, options, named in (
+        (Architecture(hidden=64, layers=1, heads=2), RECIPE, r"base .*'layers': 2.* not .*'layers': 1"),
+        (scratch, RECIPE, r"base "),
+        (SMALL, replace(RECIPE, seed=4, temperature=0.5), r"\(seed 3, not 4; temperature 0\.02, not 0\.5\)"),
+    ):
+        with pytest.raises(CapragError, match=f"{named}.*--out.*delete"):
+            train_embedder([mined], base, tmp_path / "out", options)
+    with pytest.raises(CapragError, match=r"\(data "):
+        train_embedder([mined, mined], SMALL, tmp_path / "out", RECIPE)
+
+
+def test_an_untrained_base_is_made_by_its_size(mined: Path, tmp_path: Path) -> None:
+    new_encoder(tmp_path / "new", SMALL, seed=RECIPE.seed)
+    made = train_embedder([mined], SMALL, tmp_path / "a", RECIPE)
+    assert made.losses == train_embedder([mined], tmp_path / "new", tmp_path / "b", RECIPE).losses
+
+
+@pytest.mark.parametrize(("count", "named"), [(3, "holds 3 rows and a step takes 4.*--batch-size"), (0, "is empty")])
+def test_too_few_rows_are_named_and_nothing_is_written(count: int, named: str, scratch: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "few.jsonl"
+    rows.write_text('{"query": "a", "pos": ["b"], "neg": ["c"]}\n' * count, encoding="utf-8")
+    for base in (scratch, SMALL):
+        with pytest.raises((ValueError, CorpusError), match=named):
+            train_embedder([rows], base, tmp_path / "out", RECIPE)
+    assert [path.name for path in tmp_path.iterdir()] == ["few.jsonl"]
+
+
+def test_an_unknown_pooling_is_named_before_all_else() -> None:
+    with pytest.raises(ValueError, match="pooling is 'max'; known are cls, mean"):
+        TrainingOptions(pooling="max")  # type: ignore[arg-type]
+
+
+def test_the_last_step_is_logged_whatever_the_interval(scratch: Path, mined: Path, tmp_path: Path) -> None:
+    often = train_embedder([mined], scratch, tmp_path / "a", replace(RECIPE, logging_steps=1)).losses
+    seldom = train_embedder([mined], scratch, tmp_path / "b", replace(RECIPE, logging_steps=100)).losses
+    assert list(seldom) == [12]
+    assert seldom[12] == pytest.approx(np.mean(list(often.values())), rel=1e-3)
+
+
+class Louder(Swapping):
+    def corrupt(
+        self, texts: Sequence[str], *, seed: int = 0, strength: float | None = None, start: int = 0
+    ) -> list[str]:
+        return [text + "!" for text in super().corrupt(texts, seed=seed, strength=strength, start=start)]
+
+
+def test_pretraining_is_not_taken_up_with_another_base_or_noise(scratch: Path, tmp_path: Path) -> None:
+    new_encoder(tmp_path / "other", SMALL, seed=2)
+    out = tmp_path / "out"
+    pretrain_embedder(TEXTS, scratch, out, Swapping(), OPTIONS, stop_after=1)
+    with pytest.raises(ModelError, match=r"checkpoint\.pt: belongs to a training with another base"):
+        pretrain_embedder(TEXTS, tmp_path / "other", out, Swapping(), OPTIONS)
+    with pytest.raises(ModelError, match="with another noise"):
+        pretrain_embedder(TEXTS, scratch, out, Louder(), OPTIONS)
+    # An earlier version's checkpoint says nothing of either.
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    torch.save({name: value for name, value in state.items() if name not in ("base", "noise")}, out / "checkpoint.pt")
+    assert len(pretrain_embedder(TEXTS, scratch, out, Swapping(), OPTIONS)) == 7

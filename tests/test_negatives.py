@@ -369,3 +369,13 @@ def test_dense_ranks_count_who_is_nearer(tiny_embedder: SentenceEmbedder) -> Non
         assert rank == 1 + (cosines > cosines[texts.index(pair.positives[0])] + 1e-5).sum()
     with pytest.raises(ValueError, match="不在"):
         dense_ranks(tiny_embedder, texts, ["a"], ["不在"])
+
+
+def test_queries_without_a_text_are_left_out_and_counted(tiny_embedder: SentenceEmbedder, tmp_path: Path) -> None:
+    pairs = some_pairs(6)
+    with_empty = [Pair("", (CORPUS[0],)), *pairs[:3], Pair(" ……", (CORPUS[1],)), *pairs[3:]]
+    options = MiningOptions(ranks=(1, 10), negatives=3)
+    report = mine_negatives(with_empty, CORPUS, tmp_path / "a.jsonl", options, embedder=tiny_embedder)
+    assert [row["query"] for row in mined(tmp_path / "a.jsonl")] == [pair.query for pair in pairs]
+    assert (report.pairs, report.written, report.empty) == (8, 6, 2)
+    assert "8 pairs, 6 written, 2 without a text in the query" in str(report)

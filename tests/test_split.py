@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 from pathlib import Path
@@ -127,3 +128,34 @@ def test_real_sentences(data: Path) -> None:
     train = [match_form(sentences[i].text) for i in split.train]
     held_out = [match_form(sentences[i].text) for i in random.Random(0).sample(split.test, 100)]
     assert cdist(held_out, train, scorer=Levenshtein.normalized_similarity, workers=1).max() < 0.8 - 1e-6
+
+
+def test_sentences_without_a_source_are_split_by_cluster() -> None:
+    sentences = [Sentence(s.text) for s in made(600)]
+    split = split_sentences(sentences, dev=0.1, test=0.2, seed=1)
+    assert split.dropped == ()
+    clusters = near_clusters([s.text for s in sentences])
+    parts = [set(clusters[list(part)]) for part in (split.train, split.dev, split.test)]
+    assert not parts[0] & parts[1] | parts[1] & parts[2] | parts[0] & parts[2]
+    assert split.documents == tuple(map(len, parts))
+    largest = np.bincount(clusters).max()
+    assert 120 <= len(split.test) < 120 + largest
+    assert 60 <= len(split.dev) < 60 + largest
+    # What is drawn hangs on the texts, not on their order.
+    again = split_sentences(sentences[::-1], dev=0.1, test=0.2, seed=1)
+    assert {sentences[::-1][i].text for i in again.test} == {sentences[i].text for i in split.test}
+
+
+def test_a_cluster_larger_than_a_share_is_trained_on() -> None:
+    texts = [f"我們的故事說到這裡第{i}集" for i in range(60)] + [s.text for s in made(40)]
+    split = split_sentences([Sentence(text) for text in texts], dev=0, test=0.1)
+    assert set(range(60)) <= set(split.train)
+    assert 10 <= len(split.test) < 25
+
+
+def test_sentences_with_sources_are_split_as_ever() -> None:
+    """What was held out of a corpus stays held out."""
+    sentences = made(300)
+    assert hashlib.sha256(repr(split_sentences(sentences, dev=0.2, test=0.2, seed=1)).encode()).hexdigest() == (
+        "baab0ad6c0bda8b4df2b569da95ea07e7c033562afc38b94da0e0434ee621289"
+    )

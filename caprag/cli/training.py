@@ -13,7 +13,8 @@ import typer
 from caprag.cli.options import Complaints, Quiet, finish, hidden, open_embedder, refuse, say
 
 if TYPE_CHECKING:
-    from caprag.training import Pair
+    from caprag.training import Pair, TrainedEmbedder
+    from caprag.training.cross_encoder import TrainedCrossEncoder
 
 train_app = typer.Typer(help="Train models of your own.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -117,23 +118,40 @@ def _texts(sources: list[Path], complaints: Complaints) -> Iterator[str]:
     return (sentence.text for sentence in read_corpus(sources, on_error=complaints))
 
 
+Rows = Annotated[list[Path], typer.Argument(help="JSON lines with query, pos and neg, as caprag mine writes them.")]
+Work = Annotated[
+    Path | None, typer.Option(help="Folder for checkpoints and TensorBoard's logs; OUT.work if not given.")
+]
+Epochs = Annotated[float, typer.Option(help="Times that each line is seen.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Queries a step on each device.")]
+Rate = Annotated[float, typer.Option(help="The highest.")]
+Warmup = Annotated[float, typer.Option(min=0, help="Steps on the way up: a share of all, or a number.")]
+Decay = Annotated[float, typer.Option(min=0, help="Of AdamW.")]
+Half = Annotated[bool | None, typer.Option(help="Half precision in training; where there is a GPU if not given.")]
+SaveSteps = Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")]
+Keep = Annotated[int, typer.Option(min=1, help="How many to keep.")]
+LoggingSteps = Annotated[int, typer.Option(min=1, help="Steps between two entries in the logs.")]
+Others = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other argument of FlagEmbedding, as lr_scheduler_type=cosine; repeatable."),
+]
+
+
 def train_embedder(
-    data: Annotated[list[Path], typer.Argument(help="JSON lines with query, pos and neg, as caprag mine writes them.")],
+    data: Rows,
     out: Annotated[Path, typer.Option("--out", help="Folder for the SentenceTransformer.")],
     base: Annotated[
         str, typer.Option("--base", help="Hub id or folder to start from, e.g. BAAI/bge-small-zh-v1.5; or scratch.")
     ] = "BAAI/bge-small-zh-v1.5",
-    work: Annotated[
-        Path | None, typer.Option(help="Folder for checkpoints and TensorBoard's logs; OUT.work if not given.")
-    ] = None,
-    epochs: Annotated[float, typer.Option(help="Times that each line is seen.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Queries a step on each device.")] = 32,
+    work: Work = None,
+    epochs: Epochs = 1.0,
+    batch_size: BatchSize = 32,
     group_size: Annotated[
         int, typer.Option(min=1, help="Passages of each query: one positive, the rest negatives.")
     ] = 8,
-    learning_rate: Annotated[float, typer.Option(help="The highest.")] = 1e-5,
-    warmup: Annotated[float, typer.Option(min=0, help="Steps on the way up: a share of all, or a number.")] = 0.1,
-    weight_decay: Annotated[float, typer.Option(min=0, help="Of AdamW.")] = 0.0,
+    learning_rate: Rate = 1e-5,
+    warmup: Warmup = 0.1,
+    weight_decay: Decay = 0.0,
     temperature: Annotated[float, typer.Option(help="What cosines are divided by.")] = 0.02,
     pooling: Annotated[str, typer.Option(help="cls, mean or last_token.")] = "cls",
     normalize: Annotated[bool, typer.Option(help="Give vectors length 1.")] = True,
@@ -142,21 +160,16 @@ def train_embedder(
     negatives_cross_device: Annotated[
         bool, typer.Option(help="Under torchrun, all devices' passages are negatives.")
     ] = True,
-    fp16: Annotated[
-        bool | None, typer.Option(help="Half precision in training; where there is a GPU if not given.")
-    ] = None,
+    fp16: Half = None,
     half: Annotated[bool, typer.Option("--half", help="Store the result in half precision.")] = False,
-    save_steps: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 1000,
-    keep_checkpoints: Annotated[int, typer.Option(min=1, help="How many to keep.")] = 2,
-    logging_steps: Annotated[int, typer.Option(min=1, help="Steps between two entries in the logs.")] = 10,
+    save_steps: SaveSteps = 1000,
+    keep_checkpoints: Keep = 2,
+    logging_steps: LoggingSteps = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of order and draws.")] = 42,
     hidden_size: Annotated[int, typer.Option("--hidden", help="With --base scratch: width.")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="With --base scratch: number of layers.")] = 2,
     heads: Annotated[int, typer.Option(min=1, help="With --base scratch: attention heads.")] = 4,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other argument of FlagEmbedding, as lr_scheduler_type=cosine; repeatable."),
-    ] = None,
+    settings: Others = None,
     quiet: Quiet = False,
 ) -> None:
     """Train an embedder by FlagEmbedding's encoder-only recipe.
@@ -164,7 +177,7 @@ def train_embedder(
     A run that was stopped goes on from its last checkpoint when it is started again in the same way. The result is a
     SentenceTransformer that FlagModel opens too; caprag takes it as --embedder. For several GPUs start it by torchrun.
     """
-    from caprag.training import Architecture, TrainingOptions, new_encoder
+    from caprag.training import Architecture, TrainingOptions
     from caprag.training import train_embedder as train
 
     try:
@@ -174,24 +187,26 @@ def train_embedder(
             pooling=pooling,  # type: ignore[arg-type] # checked there
             normalize=normalize, query_max_length=query_max_length, passage_max_length=passage_max_length,
             negatives_cross_device=negatives_cross_device, fp16=fp16, save_steps=save_steps,
-            keep_checkpoints=keep_checkpoints, logging_steps=logging_steps, seed=seed, others=_settings(settings or []),
+            keep_checkpoints=keep_checkpoints, logging_steps=logging_steps, seed=seed, others=others(settings),
         )  # fmt: skip
-        start = base
-        if base == "scratch":
-            start = f"{out}.new"
-            if not Path(start, "config.json").exists():
-                window = max(query_max_length, passage_max_length)
-                new_encoder(Path(start), Architecture(hidden_size, layers, heads, max_length=window), seed=seed)
+        window = max(query_max_length, passage_max_length)
+        start = Architecture(hidden_size, layers, heads, max_length=window) if base == "scratch" else base
         trained = train(data, start, out, options, work=work, half=half, progress=not hidden(quiet))
     except ValueError as error:
         refuse(str(error))
-    last = list(trained.losses.values())[-1:] or [float("nan")]
-    say(f"{trained.folder}: {trained.steps} steps, last loss {last[0]:.4f}, {trained.size / 1e6:.1f} MB")
+    say_trained(trained)
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
+def say_trained(trained: TrainedEmbedder | TrainedCrossEncoder) -> None:
+    """Print how a training went."""
+    loss = f"last loss {list(trained.losses.values())[-1]:.4f}" if trained.losses else "no loss was logged"
+    say(f"{trained.folder}: {trained.steps} steps, {loss}, {trained.size / 1e6:.1f} MB")
+
+
+def others(pairs: list[str] | None) -> dict[str, Any]:
+    """Return the arguments of --set by name; ValueError for what is no name and value."""
     found: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in pairs or ():
         name, sign, value = pair.partition("=")
         if not sign:
             raise ValueError(f"--set has {pair!r}; a name and a value are wanted, as lr_scheduler_type=cosine")

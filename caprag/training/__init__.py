@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from caprag.training.pairs import Pair, noisy_pairs, read_pairs
     from caprag.training.pretraining import PretrainingOptions, pretrain_embedder
     from caprag.training.readings import VariedNoise
+    from caprag.training.recognizer import Recipe, RecognizerOptions, TrainedRecognizer, train_recognizer
     from caprag.training.saving import save_embedder
     from caprag.training.scratch import Architecture, new_encoder
     from caprag.training.split import Split, split_sentences
@@ -24,8 +25,11 @@ __all__ = [
     "MiningReport",
     "Pair",
     "PretrainingOptions",
+    "Recipe",
+    "RecognizerOptions",
     "Split",
     "TrainedEmbedder",
+    "TrainedRecognizer",
     "TrainingOptions",
     "VariedNoise",
     "mine_negatives",
@@ -36,6 +40,7 @@ __all__ = [
     "save_embedder",
     "split_sentences",
     "train_embedder",
+    "train_recognizer",
 ]
 
 _HOMES = {
@@ -44,8 +49,11 @@ _HOMES = {
     "MiningReport": "negatives",
     "Pair": "pairs",
     "PretrainingOptions": "pretraining",
+    "Recipe": "recognizer",
+    "RecognizerOptions": "recognizer",
     "Split": "split",
     "TrainedEmbedder": "embedder",
+    "TrainedRecognizer": "recognizer",
     "TrainingOptions": "embedder",
     "VariedNoise": "readings",
     "mine_negatives": "negatives",
@@ -56,6 +64,7 @@ _HOMES = {
     "save_embedder": "saving",
     "split_sentences": "split",
     "train_embedder": "embedder",
+    "train_recognizer": "recognizer",
 }
 
 

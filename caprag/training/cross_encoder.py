@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from caprag.errors import ModelError, require
-from caprag.training.flag import EpochOrder, load_checkpoints_whole
-from caprag.training.runs import check_files, claim, last_checkpoint, unobtrusive
+from caprag.training.flag import EpochOrder, load_checkpoints_whole, watch
+from caprag.training.runs import check_batch, check_files, claim, last_checkpoint, unobtrusive
 from caprag.training.saving import folder_size, quiet
 
 
@@ -94,7 +94,7 @@ class TrainedCrossEncoder:
     steps
         Steps in all.
     losses
-        Step to the mean loss since the entry before, as logged.
+        Step to the mean loss since the entry before, as logged; the last step always is.
     size
         Bytes of the folder; 0 where the training was stopped before its end.
     """
@@ -145,21 +145,22 @@ def train_cross_encoder(
     MissingDependencyError
         Where FlagEmbedding is not installed.
     CorpusError
-        Where a file is missing or a line holds no query, positives and negatives.
+        Where a file is missing or empty, or a line holds no query, positives and negatives.
     ModelError
         Where the base can't be loaded.
     CapragError
         Where `work` holds a training on other data, base or options.
     ValueError
-        For an argument that FlagEmbedding does not know.
+        For an argument that FlagEmbedding does not know, or fewer rows than a step takes on all devices.
     """
     require("FlagEmbedding", "train")
     settings = options or CrossEncoderOptions()
     files = [Path(path) for path in data]
-    signature = check_files(files, settings, f"cross-encoder {fspath(base)}")
+    rows = check_files(files, settings.group_size)
     folder = Path(work) if work is not None else Path(f"{fspath(out)}.work")
     arguments = _arguments(files, fspath(base), folder, settings, progress)
-    claim(folder, signature)
+    check_batch(rows.count, arguments[2].train_batch_size * arguments[2].world_size)
+    claim(folder, settings, f"cross-encoder {fspath(base)}", rows)
     with quiet():
         trainer = _trainer(arguments, folder, stop_after)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
@@ -225,8 +226,6 @@ def _trainer(arguments: tuple[Any, Any, Any], folder: Path, stop_after: int | No
     """Return FlagEmbedding's trainer with its model and data."""
     from FlagEmbedding.abc.finetune.reranker import AbsRerankerTrainDataset
     from FlagEmbedding.finetune.reranker.encoder_only.base import EncoderOnlyRerankerRunner
-    from transformers import PrinterCallback, TrainerCallback
-    from transformers.integrations.integration_utils import TensorBoardCallback
 
     class Seeded(AbsRerankerTrainDataset):  # type: ignore[misc]
         """Draws by seed, epoch and row, where FlagEmbedding's depend on how often the run was stopped."""
@@ -257,11 +256,6 @@ def _trainer(arguments: tuple[Any, Any, Any], folder: Path, stop_after: int | No
             # FlagEmbedding's asks for a length beside padding to the longest, which draws a warning a batch.
             return lambda features: _collate(self.tokenizer, features, self.data_args.pad_to_multiple_of)
 
-    class Stop(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            if state.global_step == stop_after:
-                control.should_save = control.should_training_stop = True
-
     try:
         with unobtrusive():
             runner = Runner(*arguments)
@@ -271,13 +265,5 @@ def _trainer(arguments: tuple[Any, Any, Any], folder: Path, stop_after: int | No
     load_checkpoints_whole(runner.trainer)
     order = EpochOrder(runner.train_dataset, arguments[2].seed)
     runner.trainer._get_train_sampler = lambda *_: order
-    # It prints what the logs hold.
-    runner.trainer.remove_callback(PrinterCallback)
-    require("tensorboard", "train")
-    from torch.utils.tensorboard import SummaryWriter
-
-    if runner.trainer.is_world_process_zero():
-        runner.trainer.add_callback(TensorBoardCallback(SummaryWriter(str(folder / "logs"))))  # type: ignore[no-untyped-call]
-    if stop_after is not None:
-        runner.trainer.add_callback(Stop())
+    watch(runner.trainer, folder / "logs", stop_after)
     return runner.trainer

@@ -15,14 +15,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from caprag.errors import ModelError, require
-from caprag.training.runs import check_files, claim, last_checkpoint, unobtrusive
-from caprag.training.saving import PoolingMethod, quiet, save_embedder
+from caprag.training.runs import check_batch, check_files, claim, last_checkpoint, unobtrusive
+from caprag.training.saving import PoolingMethod, check_pooling, quiet, save_embedder
+from caprag.training.scratch import Architecture, new_encoder
 
 _GROUP = 64
 
@@ -93,6 +94,7 @@ class TrainingOptions:
                 f"epochs is {self.epochs}, temperature {self.temperature} and warmup {self.warmup}; "
                 "the first two must be above 0, the last at least 0"
             )
+        check_pooling(self.pooling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class TrainedEmbedder:
     steps
         Steps in all.
     losses
-        Step to the mean loss since the entry before, as logged.
+        Step to the mean loss since the entry before, as logged; the last step always is.
     size
         Bytes of the folder.
     """
@@ -119,7 +121,7 @@ class TrainedEmbedder:
 
 def train_embedder(
     data: Sequence[str | PathLike[str]],
-    base: str | PathLike[str],
+    base: str | PathLike[str] | Architecture,
     out: str | PathLike[str],
     options: TrainingOptions | None = None,
     *,
@@ -135,7 +137,8 @@ def train_embedder(
     data
         Files, as `caprag.training.mine_negatives` writes them.
     base
-        Hub id or folder of a BGE model or another encoder, also one of `caprag.training.new_encoder`.
+        Hub id or folder of a BGE model or another encoder, also one of `caprag.training.new_encoder`; or the
+        size of a new one, which is made with the seed of `options`.
     out
         Folder for the result.
     options
@@ -160,22 +163,30 @@ def train_embedder(
     MissingDependencyError
         Where FlagEmbedding is not installed.
     CorpusError
-        Where a file is missing or a line holds no query, positives and negatives.
+        Where a file is missing or empty, or a line holds no query, positives and negatives.
     ModelError
         Where the base can't be loaded.
     CapragError
         Where `work` holds a training on other data, base or options.
     ValueError
-        For an argument that FlagEmbedding does not know.
+        For an argument that FlagEmbedding does not know, or fewer rows than a step takes on all devices.
     """
     require("FlagEmbedding", "train")
     settings = options or TrainingOptions()
     files = [Path(path) for path in data]
-    signature = check_files(files, settings, fspath(base))
-    _check_base(fspath(base))
+    rows = check_files(files, settings.group_size)
+    # An untrained one is named by its size.
+    name = f"scratch {asdict(base)}" if isinstance(base, Architecture) else fspath(base)
+    if not isinstance(base, Architecture):
+        _check_base(name)
     folder = Path(work) if work is not None else Path(f"{fspath(out)}.work")
-    arguments = _arguments(files, fspath(base), folder, settings, progress)
-    claim(folder, signature)
+    start = str(folder / "new") if isinstance(base, Architecture) else name
+    arguments = _arguments(files, start, folder, settings, progress)
+    check_batch(rows.count, arguments[2].train_batch_size * arguments[2].world_size)
+    claim(folder, settings, name, rows)
+    if isinstance(base, Architecture):
+        # Same seed, same bytes: one that a stop left half is written over.
+        new_encoder(folder / "new", base, seed=settings.seed)
     with quiet():
         trainer = _trainer(arguments, folder, stop_after)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
@@ -257,10 +268,8 @@ def _arguments(
 def _trainer(arguments: tuple[Any, Any, Any], folder: Path, stop_after: int | None) -> Any:
     """Return FlagEmbedding's trainer with its model and data."""
     from FlagEmbedding.finetune.embedder.encoder_only.base import EncoderOnlyEmbedderRunner
-    from transformers import PrinterCallback, TrainerCallback
-    from transformers.integrations.integration_utils import TensorBoardCallback
 
-    from caprag.training.flag import EpochOrder, load_checkpoints_whole, seeded_dataset, sort_by_length
+    from caprag.training.flag import EpochOrder, load_checkpoints_whole, seeded_dataset, sort_by_length, watch
 
     class Runner(EncoderOnlyEmbedderRunner):  # type: ignore[misc]
         def load_tokenizer_and_model(self) -> object:
@@ -273,11 +282,6 @@ def _trainer(arguments: tuple[Any, Any, Any], folder: Path, stop_after: int | No
                 return super().load_train_dataset()
             return seeded_dataset(self.data_args, self.tokenizer, self.training_args.seed)
 
-    class Stop(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            if state.global_step == stop_after:
-                control.should_save = control.should_training_stop = True
-
     with unobtrusive():
         runner = Runner(*arguments)
     if not arguments[1].same_dataset_within_batch and arguments[2].sub_batch_size is None:
@@ -286,14 +290,5 @@ def _trainer(arguments: tuple[Any, Any, Any], folder: Path, stop_after: int | No
     if hasattr(runner.train_dataset, "epoch") and runner.training_args.train_sampling_strategy == "random":
         order = EpochOrder(runner.train_dataset, runner.training_args.seed)
         runner.trainer._get_train_sampler = lambda *_: order
-    # It prints each entry of the logs.
-    runner.trainer.remove_callback(PrinterCallback)
-    require("tensorboard", "train")
-    from torch.utils.tensorboard import SummaryWriter
-
-    if runner.trainer.is_world_process_zero():
-        writer = SummaryWriter(str(folder / "logs"))
-        runner.trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
-    if stop_after is not None:
-        runner.trainer.add_callback(Stop())
+    watch(runner.trainer, folder / "logs", stop_after)
     return runner.trainer

@@ -1,4 +1,4 @@
-"""What is added to FlagEmbedding: draws found by their place, less padding, checkpoints that are taken up whole.
+"""What is added to FlagEmbedding: draws by place, less padding, checkpoints that are taken up whole, and logs.
 
 None changes what is computed: the same negatives are as likely, and the vectors are the same.
 """
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from caprag.errors import require
 
 
 def seeded_dataset(arguments: Any, tokenizer: Any, seed: int) -> Any:
@@ -117,3 +119,35 @@ def sort_by_length(trainer: Any, group_size: int) -> None:
 
     trainer.data_collator = collate_sorted
     model.encode = encode_sorted
+
+
+def watch(trainer: Any, logs: Path, stop_after: int | None) -> None:
+    """Let a trainer write logs for TensorBoard, log its last step whatever the interval, and stop where it is told to.
+
+    Parameters
+    ----------
+    trainer
+        Of transformers.
+    logs
+        Folder of the logs.
+    stop_after
+        Steps in all, after which it stops with a checkpoint; ``None`` goes to the end.
+    """
+    from transformers import PrinterCallback, TrainerCallback
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    require("tensorboard", "train")
+    from torch.utils.tensorboard import SummaryWriter
+
+    class Ends(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if state.global_step == state.max_steps:
+                control.should_log = True
+            if state.global_step == stop_after:
+                control.should_save = control.should_training_stop = True
+
+    # It prints each entry of the logs.
+    trainer.remove_callback(PrinterCallback)
+    if trainer.is_world_process_zero():
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(logs))))  # type: ignore[no-untyped-call]
+    trainer.add_callback(Ends())

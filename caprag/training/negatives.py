@@ -26,6 +26,7 @@ from caprag.errors import CapragError
 from caprag.paths import replacing
 from caprag.progress import progress_bar
 from caprag.retrieval import load_embedder
+from caprag.text import match_form
 from caprag.training.candidates import METHODS, Candidates, Method, Ranked, Scores
 from caprag.training.guard import REASONS, Guard
 from caprag.training.pairs import Pair
@@ -97,7 +98,9 @@ class MiningReport:
     pairs
         Pairs that were read.
     written
-        Lines that were written; pairs without a single negative, or without a text in the query, are left out.
+        Lines that were written; pairs without a single negative are left out, and those of `empty`.
+    empty
+        Pairs that were left out because no letter or digit is in the query.
     negatives
         Method to how many it gave; ``"filled"`` are those drawn at random where it gave too few.
     refused
@@ -108,13 +111,15 @@ class MiningReport:
 
     pairs: int = 0
     written: int = 0
+    empty: int = 0
     negatives: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[list[str]]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         given = ", ".join(f"{name} {count}" for name, count in self.negatives.items())
-        lines = [f"{self.pairs} pairs, {self.written} written; negatives: {given or 'none'}"]
+        empty = f", {self.empty} without a text in the query" if self.empty else ""
+        lines = [f"{self.pairs} pairs, {self.written} written{empty}; negatives: {given or 'none'}"]
         lines += [f"refused, {reason}: {self.refused[reason]}" for reason in REASONS if self.refused.get(reason)]
         for reason in REASONS:
             for query, positive, candidate in self.examples.get(reason, []):
@@ -216,6 +221,9 @@ class _Miner:
             # A generator for each pair: what comes before draws nothing from it.
             draw = random.Random(f"{self._options.seed} {report.pairs}")
             report.pairs += 1
+            if not match_form(pair.query):
+                report.empty += 1
+                continue
             negatives = self._choose(pair, ranks, scores, draw, report)
             if negatives:
                 rows.append({"query": pair.query, "pos": list(pair.positives), "neg": negatives})

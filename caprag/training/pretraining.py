@@ -9,6 +9,7 @@ noise channel, nothing of documents or splits.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zipfile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _FLOOR = 0.02
 """What the learning rate falls to, as a share of its highest."""
+_SAMPLE = 256
 
 
 class Noise(Protocol):
@@ -138,7 +140,8 @@ def pretrain_embedder(
     Raises
     ------
     ModelError
-        Where the base is no BERT, or the checkpoint belongs to other sentences or options.
+        Where the base is no BERT, or the checkpoint belongs to other sentences or options, another base
+        or another noise.
     ValueError
         Where there are fewer sentences than a batch takes.
 
@@ -160,7 +163,10 @@ def pretrain_embedder(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total, settings.warmup_steps))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = _Checkpoint(folder / "checkpoint.pt", _signature(sentences, settings))
+    checkpoint = _Checkpoint(
+        folder / "checkpoint.pt", _signature(sentences, settings),
+        {"base": _weights_digest(encoder.model), "noise": _noise_digest(noise, sentences, settings)},
+    )  # fmt: skip
     first = checkpoint.load(encoder.model, optimizer, schedule)
     keys = np.unique(match_forms(sentences), return_inverse=True)[1]
     last = total if stop_after is None else min(total, first + stop_after)
@@ -241,11 +247,12 @@ def contrastive_loss(vectors: torch.Tensor, keys: npt.NDArray[np.int64], tempera
 
 
 class _Checkpoint:
-    """The state of a training, kept at one stroke; belongs to one set of sentences and options."""
+    """The state of a training, kept at one stroke; belongs to one set of sentences and options, one base and noise."""
 
-    def __init__(self, path: Path, signature: str) -> None:
+    def __init__(self, path: Path, signature: str, origins: dict[str, str]) -> None:
         self._path = path
         self._signature = signature
+        self._origins = origins
 
     def save(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR,
@@ -255,7 +262,7 @@ class _Checkpoint:
 
         state = {
             "model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-            "step": step, "signature": self._signature,
+            "step": step, "signature": self._signature, **self._origins,
         }  # fmt: skip
         with replacing(self._path) as stream:
             torch.save(state, stream)
@@ -278,6 +285,13 @@ class _Checkpoint:
             raise ModelError(
                 f"{self._path}: belongs to a training with other sentences or options; remove it, or take another"
             )
+        for name, digest in self._origins.items():
+            # Checkpoints of earlier versions do not say.
+            if state.get(name, digest) != digest:
+                raise ModelError(
+                    f"{self._path}: belongs to a training with another {name}; take that one, remove the checkpoint, "
+                    "or choose another folder"
+                )
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -285,12 +299,24 @@ class _Checkpoint:
 
 
 def _signature(sentences: Sequence[str], settings: PretrainingOptions) -> str:
-    import hashlib
-
     digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
     for sentence in sentences:
         digest.update(sentence.encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
+
+
+def _weights_digest(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _noise_digest(noise: Noise, sentences: Sequence[str], settings: PretrainingOptions) -> str:
+    """Tell noises apart by what they make of some sentences: that is all they are known by."""
+    readings = _readings(noise, sentences[:_SAMPLE], settings, 0, 0)
+    return hashlib.sha256("\n".join(readings).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _writer(logs: str | PathLike[str], step: int) -> torch.utils.tensorboard.SummaryWriter:

@@ -30,6 +30,12 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def check_pooling(pooling: str) -> None:
+    """Raise ValueError for an unknown pooling."""
+    if pooling not in get_args(PoolingMethod):
+        raise ValueError(f"pooling is {pooling!r}; known are {', '.join(get_args(PoolingMethod))}")
+
+
 def save_embedder(
     encoder: str | PathLike[str],
     out: str | PathLike[str],
@@ -76,8 +82,7 @@ def save_embedder(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    if pooling not in get_args(PoolingMethod):
-        raise ValueError(f"pooling is {pooling!r}; known are {', '.join(get_args(PoolingMethod))}")
+    check_pooling(pooling)
     with quiet():
         try:
             with torch.random.fork_rng():

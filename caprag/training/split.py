@@ -7,14 +7,13 @@ same, is taken out. It knows sentences and where they came from, nothing of what
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from caprag.corpus.near import check_near
+from caprag.corpus.near import check_near, near_pairs
 from caprag.text import match_forms
 from caprag.types import Sentence
 
@@ -62,12 +61,13 @@ def split_sentences(
 
     Documents are drawn for test, then for dev, until their shares are reached; a document is never cut. A cluster is
     all that hangs together by pairs of equal or near sentences. Where one reaches over several parts, it stays in
-    test, else in dev, and what of it lies in the other parts is dropped.
+    test, else in dev, and what of it lies in the other parts is dropped. Of sentences without a source, each cluster
+    is a document, and one that is larger than a share is not drawn for it.
 
     Parameters
     ----------
     sentences
-        With their sources, in document order.
+        With their sources where they have one, in document order.
     dev, test
         Shares to hold out, each in [0, 1), together below 1; reached within a document.
     near
@@ -101,10 +101,10 @@ def split_sentences(
     if block is not None and block < 1:
         raise ValueError(f"block is {block}; at least 1 is needed")
     check_near(near)
-    names = [s.source if block is None else f"{s.source}\0{max(0, s.line - 1) // block}" for s in sentences]
+    clusters = near_clusters([s.text for s in sentences], near)
+    names = _documents(sentences, clusters, block)
     part_of = _draw_documents(names, {2: test, 1: dev}, seed)
     parts = np.array([part_of[name] for name in names], np.int64)
-    clusters = near_clusters([s.text for s in sentences], near)
     highest = np.zeros(int(clusters.max(initial=-1)) + 1, np.int64)
     np.maximum.at(highest, clusters, parts)
     kept = parts == highest[clusters]
@@ -112,6 +112,19 @@ def split_sentences(
     counts = [sum(part == i for part in part_of.values()) for i in range(3)]
     dropped = tuple(np.flatnonzero(~kept).tolist())
     return Split(train, dev_rows, test_rows, dropped, (counts[0], counts[1], counts[2]))
+
+
+def _documents(sentences: Sequence[Sentence], clusters: npt.NDArray[np.int64], block: int | None) -> list[str]:
+    """Return the name of each sentence's document; those of clusters begin with a zero, and hang on their texts."""
+    least: dict[int, str] = {}
+    for sentence, cluster in zip(sentences, clusters.tolist(), strict=True):
+        if not sentence.source:
+            least[cluster] = min(least.get(cluster, sentence.text), sentence.text)
+    names = []
+    for sentence, cluster in zip(sentences, clusters.tolist(), strict=True):
+        part = "" if block is None else f"\0{max(0, sentence.line - 1) // block}"
+        names.append(f"{sentence.source}{part}" if sentence.source else f"\0{least[cluster]}")
+    return names
 
 
 def _draw_documents(names: Sequence[str], shares: dict[int, float], seed: int) -> dict[str, int]:
@@ -126,9 +139,12 @@ def _draw_documents(names: Sequence[str], shares: dict[int, float], seed: int) -
     for part, share in shares.items():
         wanted, taken = share * len(names), 0
         while place < len(order) and taken < wanted - 1e-9:
-            part_of[order[place]] = part
-            taken += sizes[order[place]]
+            name = order[place]
             place += 1
+            if name.startswith("\0") and sizes[name] > max(1, wanted):
+                continue
+            part_of[name] = part
+            taken += sizes[name]
     return part_of
 
 
@@ -156,48 +172,25 @@ def near_clusters(texts: Sequence[str], near: float = NEAR) -> npt.NDArray[np.in
     if not texts:
         return np.zeros(0, np.int64)
     forms, rows = np.unique(np.array(match_forms(texts), dtype=object), return_inverse=True)
-    parents = list(range(len(forms)))
+    codes = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
+    offsets = np.cumsum([0, *map(len, forms)])
+    # What has one parent hangs together already: it is not compared any more.
+    parents = np.arange(len(forms))
 
     def root(row: int) -> int:
         while parents[row] != row:
             parents[row] = parents[parents[row]]
-            row = parents[row]
+            row = int(parents[row])
         return row
 
-    for left, right in _near_pairs([str(form) for form in forms], near):
-        a, b = root(left), root(right)
-        parents[max(a, b)] = min(a, b)
+    for pairs in near_pairs(codes, offsets, np.arange(len(forms)), near, parents):
+        for left, right in pairs[:, parents[pairs[0]] != parents[pairs[1]]].T.tolist():
+            a, b = root(left), root(right)
+            parents[max(a, b)] = min(a, b)
+        parents[:] = parents[parents]
     roots = np.array([root(row) for row in range(len(forms))], np.int64)[rows]
     firsts, clusters = np.unique(roots, return_index=True)[1], np.unique(roots, return_inverse=True)[1]
     # Numbered as they come.
     rank = np.empty(len(firsts), np.int64)
     rank[np.argsort(firsts, kind="stable")] = np.arange(len(firsts))
     return rank[clusters]
-
-
-def _near_pairs(forms: Sequence[str], near: float) -> list[tuple[int, int]]:
-    """Return all pairs of distinct forms that are near each other, by the segments of `caprag.corpus.near`."""
-    from caprag.corpus.near import _candidates, _gather, _within
-
-    codes = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
-    offsets = np.cumsum([0, *map(len, forms)])
-    groups: dict[int, list[int]] = {}
-    for i, form in enumerate(forms):
-        groups.setdefault(len(form), []).append(i)
-    ids = {length: np.array(rows, np.int64) for length, rows in groups.items()}
-    found: set[tuple[int, int]] = set()
-    for length, longs in sorted(ids.items()):
-        edits = math.floor((1 - near) * length + 1e-9)
-        text_of = _gather(codes, offsets, longs, length)
-        for short in range(length - edits, length + 1) if edits else ():
-            if short not in ids:
-                continue
-            shorts = ids[short]
-            short_text = text_of if short == length else _gather(codes, offsets, shorts, short)
-            for left, right in _candidates(short_text, text_of, edits):
-                pairs = np.stack([shorts[left], longs[right]])
-                if short == length:
-                    pairs = pairs[:, pairs[0] < pairs[1]]
-                near_ones = pairs[:, _within(codes, offsets, pairs, edits)]
-                found.update(zip(near_ones[0].tolist(), near_ones[1].tolist(), strict=True))
-    return sorted(found)
