@@ -29,8 +29,8 @@ SINGLES = 100
 NOISES = (10, 30)
 """Per cent of the letters."""
 FACTORIES = {
-    10_000: ("Flat", ""), 100_000: ("Flat", ""), 1_000_000: ("IVF1024,SQ8", "nprobe=128"),
-    10_000_000: ("IVF4096,SQ8", "nprobe=128"),
+    10_000: ("Flat", ""), 100_000: ("Flat", ""), 1_000_000: ("IVF2048,SQ8", "nprobe=24"),
+    10_000_000: ("IVF4096,SQ8", "nprobe=32"),
 }  # fmt: skip
 """Size to FAISS factory and search parameters, of caprag and of FAISS alone."""
 EXHAUSTIVE = 1000

@@ -166,6 +166,33 @@ def scale(result: dict[str, Any]) -> str:
     return _table(lines)
 
 
+def negatives(result: dict[str, Any]) -> str:
+    """Show what an embedder gains from mined negatives, and from negatives drawn at random."""
+    names = {"base": "before", "random": "random negatives", "mined": "mined negatives"}
+    lines = [["embedder", "recall@1", "recall@10", "MRR"], ["---"] * 4]
+    for kind, figures in result["figures"].items():
+        means = {name: sum(row[name] for row in figures) / len(figures) for name in figures[0]}
+        lines.append([names[kind], *(f"{100 * means[name]:.2f} %" for name in ("recall@1", "recall@10", "mrr"))])
+    differences = []
+    for name in ("recall@1", "mrr"):
+        value, *ends = (100 * number for number in result["mined minus random"][name])
+        differences.append(f"{value:+.2f} points {_range(ends, '+.2f')}")
+    lines.append(["mined - random", differences[0], "-", differences[1]])
+    return _table(lines)
+
+
+def poems(result: dict[str, Any]) -> str:
+    """Show how well each system finds a verse by its translation, in both corpora."""
+    metrics = ("ndcg@1", "ndcg@10", "recall@5", "recall@10", "mrr")
+    lines = [["corpus", "system", *metrics], ["---"] * (2 + len(metrics))]
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for row in result["rows"]:
+        found.setdefault((row["corpus"], row["system"]), {})[row["name"]] = row["value"]
+    for (corpus, system), values in found.items():
+        lines.append([corpus, system, *(f"{values[name]:.3f}" for name in metrics)])
+    return _table(lines)
+
+
 def _range(ends: list[float], form: str) -> str:
     return f"[{ends[0]:{form}}, {ends[1]:{form}}]"
 
@@ -182,6 +209,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "retrieval": ("retrieval", retrieval),
     "agreement": ("retrieval", agreement),
     "scale": ("scale", scale),
+    "negatives": ("negatives", negatives),
+    "poems": ("poems", poems),
 }
 """Table to the result that it shows and the function that makes it."""
 
