@@ -83,8 +83,39 @@ def bootstrap_means(
     [0.25, 1.0]
     """
     table = _checked(values, samples)
-    means = np.concatenate([_weighted(weights, table) for weights in _resamplings(len(table), samples, seed)])
+    means = resampled_sums(table, samples=samples, seed=seed) / len(table)
     return np.asarray(np.percentile(means, [2.5, 97.5], axis=0), np.float64)
+
+
+def resampled_sums(
+    values: Values | npt.NDArray[np.float64], *, samples: int = 1000, seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """Return the sums over resamplings of the queries, for figures that are made of sums.
+
+    Parameters
+    ----------
+    values
+        Shape (queries,), or (queries, columns); finite.
+    samples, seed
+        See `bootstrap_means`; the resamplings are the same.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (samples,) or (samples, columns), float64.
+
+    Raises
+    ------
+    ValueError
+        For no queries, no samples, or values that are not finite.
+
+    Examples
+    --------
+    >>> resampled_sums([[1, 10], [1, 10]], samples=2).tolist()
+    [[2.0, 20.0], [2.0, 20.0]]
+    """
+    table = _checked(values, samples)
+    return np.concatenate([_weighted(weights, table) for weights in _resamplings(len(table), samples, seed)])
 
 
 def paired_test(first: Values, second: Values, *, samples: int = 10000, seed: int = 0) -> PairedTest:
@@ -129,7 +160,7 @@ def paired_test(first: Values, second: Values, *, samples: int = 10000, seed: in
         )
     differences = one - two
     mean = float(differences.mean())
-    means = np.concatenate([_weighted(w, differences) for w in _resamplings(len(differences), samples, seed)])
+    means = resampled_sums(differences, samples=samples, seed=seed) / len(differences)
     low, high = np.percentile(means, [2.5, 97.5])
     # Rounding must not make an equal difference a smaller one.
     reach = abs(mean) * (1 - 1e-12) - 1e-15
@@ -159,11 +190,11 @@ def _randomization(differences: npt.NDArray[np.float64], reach: float, samples: 
 
 
 def _weighted(weights: npt.NDArray[np.float64], table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the means of resamplings, shape (samples,) or (samples, metrics)."""
+    """Return the sums of resamplings, shape (samples,) or (samples, columns)."""
     # Not as a matrix product, whose last bits depend on how many rows it has and on the machine.
     if table.ndim == 1:
-        return np.asarray((weights * table).sum(axis=1) / len(table))
-    return np.stack([(weights * column).sum(axis=1) / len(table) for column in table.T], axis=1)
+        return np.asarray((weights * table).sum(axis=1))
+    return np.stack([(weights * column).sum(axis=1) for column in table.T], axis=1)
 
 
 def _resamplings(count: int, samples: int, seed: int) -> Iterator[npt.NDArray[np.float64]]:
