@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -21,7 +21,11 @@ from caprag.types import Caption
 
 Row = Mapping[str, object]
 
-_CSV_COLUMNS = ("text", "read", "snapped", "sentence_id", "confidence")
+CSV_COLUMNS = ("text", "read", "snapped", "sentence_id", "confidence")
+"""What a CSV file of results has beside the key."""
+
+TEXT_COLUMNS = ("text",)
+"""What a file of answers alone has beside the key."""
 
 
 def caption_row(caption: Caption) -> dict[str, object]:
@@ -61,6 +65,8 @@ class ResultFile:
         Its suffix says the form, ``.csv`` or ``.jsonl``; ``None`` writes JSON lines to stdout.
     key
         The field that tells items apart.
+    columns
+        What a CSV file has beside the key; ``"text"`` at least.
 
     Raises
     ------
@@ -68,8 +74,9 @@ class ResultFile:
         Where the suffix is another, or the file holds something else.
     """
 
-    def __init__(self, path: Path | None, key: str) -> None:
+    def __init__(self, path: Path | None, key: str, columns: Sequence[str] = CSV_COLUMNS) -> None:
         self._key = key
+        self._columns = tuple(columns)
         self._csv = path is not None and path.suffix.lower() == ".csv"
         self.done: dict[str, str] = {}
         self._stream: IO[str] = sys.stdout
@@ -88,13 +95,13 @@ class ResultFile:
         except OSError as error:
             raise CapragError(f"{path}: can't be written ({error.strerror}); choose another file") from error
         if self._csv and not kept:
-            self._write_csv([key, *_CSV_COLUMNS])
+            self._write_csv([key, *columns])
 
     def _take_up(self, path: Path) -> int:
         """Note what is done and return the number of bytes that hold whole rows."""
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        begin = (",".join([self._key, *_CSV_COLUMNS]) if self._csv else f'{{"{self._key}": ').encode()
+        begin = (",".join([self._key, *self._columns]) if self._csv else f'{{"{self._key}": ').encode()
         if not whole and not begin.startswith(content[: len(begin)]):
             raise CapragError(f"{path}: holds no results of this command; choose another file")
         try:
@@ -110,15 +117,16 @@ class ResultFile:
     def _take_up_csv(self, path: Path, text: str) -> int:
         # A field may hold line breaks: a kill can leave an open quote, and what follows it is not whole.
         end = 0
+        known = 1 + self._columns.index("read" if "read" in self._columns else "text")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         # Lines as the reader counts them: a text may hold other kinds of line break.
         lines = list(io.StringIO(text, newline=""))
         try:
             for number, row in enumerate(reader):
-                if number == 0 and row != [self._key, *_CSV_COLUMNS]:
+                if number == 0 and row != [self._key, *self._columns]:
                     raise CapragError(f"{path}: has the columns {', '.join(row)}; choose another file")
                 if number and row:
-                    self.done[row[0]] = row[1 + _CSV_COLUMNS.index("read")]
+                    self.done[row[0]] = row[known]
                 end = reader.line_num
         except csv.Error:
             pass
@@ -127,7 +135,7 @@ class ResultFile:
     def write(self, row: Row) -> None:
         """Write one row and see it out of the process."""
         if self._csv:
-            self._write_csv([row[self._key], *(row[name] for name in _CSV_COLUMNS)])
+            self._write_csv([row[self._key], *(row[name] for name in self._columns)])
         else:
             self._stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         self._stream.flush()

@@ -179,6 +179,9 @@ def test_a_wrong_row_is_named_and_the_rest_is_built(run: Any, files: Path, tmp_p
     assert (tmp_path / "index/index.json").exists()
 
 
+SERVED = ["poem", "{tmp}/a.png", "--index", "{tmp}/none", "--recognizer", "http://127.0.0.1:9"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -187,6 +190,9 @@ def test_a_wrong_row_is_named_and_the_rest_is_built(run: Any, files: Path, tmp_p
         (["poem", "月亮", "--index", "{tmp}/none", "-k", "0"], "'-k'"),
         (["poem", "月亮", "--index", "{tmp}/none", "--cross-encoder", "./nothing"], "no such folder"),
         (["poem", "{tmp}/a.png", "--index", "{tmp}/none", "--recognizer", "rapidocr", "--prompt", "x"], "prompt"),
+        ([*SERVED, "--dtype", "auto", "--device", "cpu"], "device, dtype: is for models that run here"),
+        (["poem", "{tmp}/a.png", "--index", "{tmp}/none", "--recognizer", "llava", "--served", "x"], "served: is for"),
+        ([*SERVED, "--served", "x", "--device", "cpu", "--cross-encoder", "./nothing"], "no such folder"),
         (["poems", "build", "{tmp}/none.jsonl", "--out", "{tmp}/i"], "no such file"),
         (["poems", "build", "{files}", "--out", "{tmp}/i", "--by", "ear"], "by is 'ear'"),
         (["poems", "build", "{files}", "--out", "{tmp}/i", "--unit", "word"], "unit is 'word'"),

@@ -8,7 +8,8 @@ families' own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ SPECIALS = (
     "<|IMAGE_PLACEHOLDER|>",
     "<s>",
     "</s>",
+    "<fake>",
+    "<global>",
+    "<slice>",
+    "</slice>",
+    "<image_id>",
+    "</image_id>",
 )
 
 CHAT_TEMPLATE = (
@@ -64,13 +71,15 @@ def picture(seed: int, size: tuple[int, int] = (64, 32)) -> Image.Image:
     return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
 
 
-def tokenizer(template: str | None = None, *, image_token: str = "<image>", wrap: tuple[str, str] | None = None) -> Any:
-    """A byte-level BPE; `wrap` = special tokens that it writes before and after a text."""
+def tokenizer(
+    template: str | None = None, *, image_token: str = "<image>", wrap: tuple[str, str] | None = None, **named: str
+) -> Any:
+    """A byte-level BPE; `wrap` = special tokens that it writes before and after a text, `named` = its attributes."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=330,
+        vocab_size=336,
         special_tokens=list(SPECIALS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -88,7 +97,7 @@ def tokenizer(template: str | None = None, *, image_token: str = "<image>", wrap
         bos_token="<s>" if wrap else None,
         pad_token="<|endoftext|>",
         additional_special_tokens=list(SPECIALS),
-        extra_special_tokens={"image_token": image_token},
+        extra_special_tokens={"image_token": image_token, **named},
         clean_up_tokenization_spaces=False,
     )
     if template is not None:
@@ -107,6 +116,13 @@ def _spread(model: Any, seed: int) -> None:
 
 def _save(folder: Path, model: Any, processor: Any, *, seed: int = 0, **generation: Any) -> Path:
     _spread(model, seed)
+    tokens = getattr(processor, "tokenizer", processor)
+    head = model.get_output_embeddings()
+    if head is not None:
+        # Else most texts would begin with a piece of a character, which is no text.
+        broken = [token for token in range(len(tokens)) if "\ufffd" in tokens.decode([token])]
+        with torch.no_grad():
+            head.weight[broken] *= 0.5
     for name, value in generation.items():
         setattr(model.generation_config, name, value)
     model.save_pretrained(folder)
@@ -187,12 +203,16 @@ def _qwen_ids(tokens: Any) -> dict[str, int]:
 
 
 def _save_without_video(
-    folder: Path, model: Any, image_processor: Any, tokens: Any, name: str, **generation: Any
+    folder: Path, model: Any, image_processor: Any, tokens: Any, name: str, more: Mapping[str, Any] | None = None
 ) -> Path:
-    """Save as the hub has these models, though the video part can't be built without torchvision."""
-    import json
+    """Save as the hub has these models, though the video part can't be built without torchvision.
 
-    _save(folder, model, tokens, **generation)
+    `more` = further settings of the processor.
+    """
+    _save(folder, model, tokens)
+    if more is not None:
+        settings = {"processor_class": name, **more}
+        (folder / "processor_config.json").write_text(json.dumps(settings), encoding="utf-8")
     image_processor.save_pretrained(folder)
     path = folder / "preprocessor_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
@@ -226,6 +246,31 @@ def qwen2_vl(folder: Path) -> Path:
     )
 
 
+def qwen2_5_vl(folder: Path) -> Path:
+    """Qwen2.5-VL: as Qwen2-VL, with eyes that look through windows."""
+    tokens = tokenizer(_qwen_template(), image_token="<|image_pad|>")
+    config = hub.Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokens),
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+            "bos_token_id": None,
+            "eos_token_id": tokens.eos_token_id,
+            "pad_token_id": tokens.pad_token_id,
+            **_TEXT,
+        },
+        vision_config={"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 48,
+                       "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 32,
+                       "fullatt_block_indexes": [1]},
+        **_qwen_ids(tokens),
+    )  # fmt: skip
+    eyes = hub.Qwen2VLImageProcessorPil(
+        patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=256, max_pixels=4096
+    )
+    return _save_without_video(
+        folder, hub.Qwen2_5_VLForConditionalGeneration(config), eyes, tokens, "Qwen2_5_VLProcessor"
+    )
+
+
 def qwen3_vl(folder: Path) -> Path:
     """Qwen3-VL: as Qwen2-VL, with features of several depths."""
     tokens = tokenizer(_qwen_template(), image_token="<|image_pad|>")
@@ -248,6 +293,155 @@ def qwen3_vl(folder: Path) -> Path:
         patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 256, "longest_edge": 4096}
     )
     return _save_without_video(folder, hub.Qwen3VLForConditionalGeneration(config), eyes, tokens, "Qwen3VLProcessor")
+
+
+def _siglip(size: int) -> dict[str, Any]:
+    return {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": size, "patch_size": 8, "vision_use_head": False}  # fmt: skip
+
+
+def tinyllava(folder: Path) -> Path:
+    """What TinyLLaVA is made of, in LLaVA's class: SigLIP eyes, a small Qwen2 mouth, and a text for a template."""
+    tokens = tokenizer("USER: <image>\n{{ messages[0].content[1].text }} ASSISTANT:")
+    ids = tokens.convert_tokens_to_ids
+    config = hub.LlavaConfig(
+        vision_config=_siglip(24),
+        text_config={"model_type": "qwen2", "vocab_size": len(tokens), "bos_token_id": None,
+                     "eos_token_id": ids("<|endoftext|>"), "pad_token_id": ids("<|endoftext|>"), **_TEXT},
+        image_token_id=ids("<image>"),
+        image_seq_length=9,
+        vision_feature_select_strategy="full",
+    )  # fmt: skip
+    tokens.eos_token = "<|endoftext|>"
+    processor = hub.LlavaProcessor(
+        image_processor=hub.SiglipImageProcessorPil(size={"height": 24, "width": 24}),
+        tokenizer=tokens,
+        patch_size=8,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
+        chat_template=tokens.chat_template,
+    )
+    return _save(folder, hub.LlavaForConditionalGeneration(config), processor, eos_token_id=ids("<|endoftext|>"))
+
+
+def llava_onevision(folder: Path) -> Path:
+    """LLaVA-OneVision: a picture as a whole and in tiles, so that the prompt's length goes by the size."""
+    tokens = tokenizer(CHAT_TEMPLATE.replace("IMAGE", "<image>\n"), video_token="<|video_pad|>")
+    ids = tokens.convert_tokens_to_ids
+    grid = [[24, 24], [24, 48], [48, 24], [48, 48]]
+    config = hub.LlavaOnevisionConfig(
+        vision_config=_siglip(24),
+        text_config={"model_type": "qwen2", "vocab_size": len(tokens), "bos_token_id": None,
+                     "eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id, **_TEXT},
+        image_token_index=ids("<image>"),
+        video_token_index=ids("<|video_pad|>"),
+        image_grid_pinpoints=grid,
+    )  # fmt: skip
+    eyes = hub.LlavaOnevisionImageProcessorPil(size={"height": 24, "width": 24}, image_grid_pinpoints=grid)
+    model = hub.LlavaOnevisionForConditionalGeneration(config)
+    more = {"num_image_tokens": 9, "vision_feature_select_strategy": "full"}
+    return _save_without_video(folder, model, eyes, tokens, "LlavaOnevisionProcessor", more)
+
+
+def internvl(folder: Path) -> Path:
+    """InternVL: tiles, a quarter of whose features are left."""
+    template = CHAT_TEMPLATE.replace("IMAGE", "<image>\n")
+    named: dict[str, Any] = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<image>",
+    }
+    tokens = tokenizer(template, video_token="<|video_pad|>", **named)
+    config = hub.InternVLConfig(
+        vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+                       "image_size": [32, 32], "patch_size": [8, 8]},
+        text_config={"model_type": "qwen2", "vocab_size": len(tokens), "bos_token_id": None,
+                     "eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id, **_TEXT},
+        image_token_id=tokens.convert_tokens_to_ids("<image>"),
+        image_seq_length=4,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    eyes = hub.GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, min_patches=1, max_patches=4)
+    model = hub.InternVLForConditionalGeneration(config)
+    return _save_without_video(folder, model, eyes, tokens, "InternVLProcessor", {"image_seq_length": 4})
+
+
+def smolvlm(folder: Path) -> Path:
+    """SmolVLM: small tiles, their pixels shuffled into fewer features."""
+    template = CHAT_TEMPLATE.replace("IMAGE", "<image>")
+    named: dict[str, Any] = {
+        "fake_image_token": "<fake>",
+        "global_image_token": "<global>",
+        "end_of_utterance_token": "<|im_end|>",
+    }
+    tokens = tokenizer(template, **named)
+    config = hub.SmolVLMConfig(
+        vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+                       "image_size": 32, "patch_size": 8},
+        text_config={"model_type": "llama", "vocab_size": len(tokens), "bos_token_id": None,
+                     "eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id, **_TEXT},
+        image_token_id=tokens.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=tokens.pad_token_id,
+    )  # fmt: skip
+    eyes = hub.SmolVLMImageProcessorPil(
+        size={"longest_edge": 64}, max_image_size={"longest_edge": 32}, do_image_splitting=True
+    )
+    model = hub.SmolVLMForConditionalGeneration(config)
+    return _save_without_video(folder, model, eyes, tokens, "SmolVLMProcessor", {"image_seq_len": 4})
+
+
+def glm_ocr(folder: Path) -> Path:
+    """GLM-OCR: three-axis positions, half of each head turned."""
+    tokens = tokenizer(_qwen_template(), image_token="<|image_pad|>", video_token="<|video_pad|>")
+    ids = _qwen_ids(tokens)
+    config = hub.GlmOcrConfig(
+        text_config={"vocab_size": len(tokens), "head_dim": 8, "bos_token_id": None,
+                     "eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id,
+                     "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2],
+                                         "rope_theta": 10000.0}, **_TEXT},
+        vision_config={"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 48,
+                       "image_size": 64, "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2},
+        image_token_id=ids["image_token_id"],
+        video_token_id=ids["video_token_id"],
+        image_start_token_id=ids["vision_start_token_id"],
+        image_end_token_id=ids["vision_end_token_id"],
+        video_start_token_id=tokens.convert_tokens_to_ids("<slice>"),
+        video_end_token_id=tokens.convert_tokens_to_ids("</slice>"),
+    )  # fmt: skip
+    eyes = hub.Glm46VImageProcessorPil(
+        patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 512, "longest_edge": 8192}
+    )
+    return _save_without_video(folder, hub.GlmOcrForConditionalGeneration(config), eyes, tokens, "Glm46VProcessor")
+
+
+def minicpm_v(folder: Path) -> Path:
+    """MiniCPM-V 4.6: slices, and a mouth that remembers in a state of fixed size in most of its layers."""
+    named: dict[str, Any] = {
+        "video_token": "<|video_pad|>",
+        "image_start_token": "<img>",
+        "image_end_token": "</img>",
+        "slice_start_token": "<slice>",
+        "slice_end_token": "</slice>",
+        "image_id_start_token": "<image_id>",
+        "image_id_end_token": "</image_id>",
+    }
+    tokens = tokenizer(CHAT_TEMPLATE.replace("IMAGE", "<image>\n"), **named)
+    config = hub.MiniCPMV4_6Config(
+        vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+                       "image_size": 64, "patch_size": 8},
+        text_config={"model_type": "qwen3_5_text", "vocab_size": len(tokens), "head_dim": 8, "bos_token_id": None,
+                     "eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id,
+                     "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
+                     "linear_value_head_dim": 8, "layer_types": ["linear_attention", "full_attention"], **_TEXT},
+        image_size=64,
+        insert_layer_id=0,
+        image_token_id=tokens.convert_tokens_to_ids("<image>"),
+        video_token_id=tokens.convert_tokens_to_ids("<|video_pad|>"),
+    )  # fmt: skip
+    eyes = hub.MiniCPMV4_6ImageProcessorPil(patch_size=8, scale_resolution=64, max_slice_nums=4)
+    model = hub.MiniCPMV4_6ForConditionalGeneration(config)
+    return _save_without_video(folder, model, eyes, tokens, "MiniCPMV4_6Processor")
 
 
 def got_ocr2(folder: Path) -> Path:
@@ -414,8 +608,15 @@ def git(folder: Path) -> Path:
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "llava": llava,
+    "tinyllava": tinyllava,
+    "llava_onevision": llava_onevision,
     "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
+    "minicpm_v": minicpm_v,
+    "internvl": internvl,
+    "smolvlm": smolvlm,
+    "glm_ocr": glm_ocr,
     "got_ocr2": got_ocr2,
     "paddleocr_vl": paddleocr_vl,
     "trocr": trocr,

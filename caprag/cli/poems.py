@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ from caprag.cli.options import (
     refuse,
     say,
 )
+from caprag.cli.reading import refuse_elsewhere
 from caprag.errors import CorpusError, FrameError
 
 Files = Annotated[list[Path], typer.Argument(help="JSON lines of poems (title, author, lines, translation) or of "
@@ -32,8 +33,9 @@ def poem(
     queries: Annotated[list[str], typer.Argument(help="Pictures, or plain words.")],
     index: IndexFolder,
     recognizer: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the vision-language model that describes pictures.")
+        str | None, typer.Option(help="Folder, hub id or address of the vision-language model that describes pictures.")
     ] = None,
+    served: Annotated[str | None, typer.Option(help="Which of a server's models, where it has several.")] = None,
     words: Annotated[str | None, typer.Option(help="Words to go with every picture.")] = None,
     cross_encoder: Annotated[
         str | None, typer.Option(help="Folder or hub id of a cross-encoder that puts the verses in order.")
@@ -64,7 +66,10 @@ def poem(
         if recognizer is None:
             refuse(f"{queries[kinds.index(True)]}: is a picture; name a vision-language model with --recognizer")
         given = {name: value for name, value in options.items() if value is not None}
-        reader = _open_recognizer(recognizer, batch_size, max_new_tokens, given)
+        # The cross-encoder runs here in any case.
+        local = [name for name in given if name != "device" or cross_encoder is None]
+        refuse_elsewhere(recognizer, local, served)
+        reader = _open_recognizer(recognizer, batch_size, max_new_tokens, given, served)
     scorer = None
     if cross_encoder is not None:
         from caprag.reranking.cross_encoder import load_cross_encoder
@@ -113,7 +118,9 @@ def _is_picture(query: str) -> bool:
         return False
 
 
-def _open_recognizer(name: str, batch_size: int, max_new_tokens: int, given: dict[str, str]) -> Recognizer:  # type: ignore[name-defined] # noqa: F821
+def _open_recognizer(
+    name: str, batch_size: int, max_new_tokens: int, given: dict[str, Any], served: str | None
+) -> Recognizer:  # type: ignore[name-defined] # noqa: F821
     from caprag.poems.finder import PROMPT
     from caprag.recognition import load_recognizer
 
@@ -121,8 +128,13 @@ def _open_recognizer(name: str, batch_size: int, max_new_tokens: int, given: dic
         if given:
             refuse(f"{', '.join(given)}: is for vision-language models; name one with --recognizer")
         return load_recognizer(name, batch_size=batch_size)
-    options = {"prompt": PROMPT, "max_new_tokens": max_new_tokens, **given}
+    options: dict[str, Any] = {"prompt": PROMPT, "max_new_tokens": max_new_tokens, **given}
     try:
+        if name.startswith(("http://", "https://")):
+            from caprag.recognition.server import ServerRecognizer
+
+            options.pop("device", None)
+            return ServerRecognizer(name, served, parallel=batch_size, **options)
         return load_recognizer(name, batch_size=batch_size, **options)
     except (ValueError, RuntimeError) as error:
         refuse(f"{name}: {error}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,23 +26,39 @@ from caprag.cli.options import (
     say,
 )
 from caprag.errors import CorpusError, FrameError
-from caprag.results import ResultFile, caption_row, encodable, path_name
+from caprag.results import CSV_COLUMNS, TEXT_COLUMNS, ResultFile, caption_row, encodable, path_name
 
 
 def read(
     frames: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     index: MaybeIndexFolder = None,
     recognizer: Annotated[
-        str, typer.Option(help="rapidocr, or the folder or hub id of a vision-language model.")
+        str,
+        typer.Option(help="rapidocr, the folder or hub id of a vision-language model, or the address of a server."),
     ] = "rapidocr",
+    served: Annotated[str | None, typer.Option(help="Which of a server's models, where it has several.")] = None,
     n_best: Annotated[int, typer.Option(min=1, help="Hypotheses a picture.")] = 5,
     out: Out = None,
+    id_text: Annotated[
+        bool,
+        typer.Option("--id-text", help="Write --out as CSV of id,text alone; id is the file name less its suffix."),
+    ] = False,
     embedder: EmbedderName = None,
     reranker: RerankerFile = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time; halved where memory runs out.")] = 8,
     device: Annotated[str | None, typer.Option(help="Where a vision-language model runs, e.g. cuda or cpu.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Its precision: float32, bfloat16 or float16.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What it is asked, if not for the caption.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Its precision: float32 bfloat16 float16; on CUDA also int8 int4.")
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter (LoRA) on top.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What it is asked, if not what its family expects.")] = None,
+    crop: Annotated[str | None, typer.Option(help="What it sees: frame (whole) or band (the caption found).")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends a reading; may be given again.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reading, in tokens.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw hypotheses instead of searching them.")] = False,
+    temperature: Annotated[float | None, typer.Option(help="Of the draws, above 0. [default: 1]")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest of this share. [default: 1]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the draws. [default: 0]")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Read the captions in pictures.
@@ -63,16 +80,40 @@ def read(
             complaints(error)
         except OSError as error:
             complaints(FrameError(f"{given}: can't be looked up ({error.strerror}); check the name and its rights"))
-    with ResultFile(out, "image") as results:
-        waiting = [path for path in paths if path_name(path) not in results.done]
+    names = {path: path_name(Path(path.stem) if id_text else path) for path in paths}
+    if id_text:
+        if out is None or out.suffix.lower() != ".csv":
+            refuse("--id-text writes CSV; name a file with --out, its suffix .csv")
+        _refuse_same_names(names)
+    options: dict[str, object] = {
+        "device": device, "dtype": dtype, "prompt": prompt, "adapter": adapter, "crop": crop,
+        "stop": stop or None, "max_new_tokens": max_new_tokens,
+    }  # fmt: skip
+    options = {name: value for name, value in options.items() if value is not None}
+    draws = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    draws = {name: value for name, value in draws.items() if value is not None}
+    if draws and not sample:
+        refuse(f"{', '.join(draws)}: is for draws; ask for them with --sample")
+    if recognizer == "rapidocr" and (options or sample):
+        given_names = [*options, *(["sample"] if sample else [])]
+        refuse(f"{', '.join(given_names)}: is for vision-language models; name one with --recognizer")
+    refuse_elsewhere(recognizer, [*options, *(["sample"] if sample else [])], served)
+    key = "id" if id_text else "image"
+    with ResultFile(out, key, TEXT_COLUMNS if id_text else CSV_COLUMNS) as results:
+        waiting = [path for path in paths if names[path] not in results.done]
         if len(waiting) < len(paths):
             say(f"{len(paths) - len(waiting)} of {len(paths)} pictures are in {out} already")
-        given_options = {"device": device, "dtype": dtype, "prompt": prompt}
-        options = {name: value for name, value in given_options.items() if value is not None}
-        if options and recognizer == "rapidocr":
-            refuse(f"{', '.join(options)}: is for vision-language models; name one with --recognizer")
         try:
-            reader = load_recognizer(recognizer, batch_size=batch_size, **options) if options else recognizer
+            if sample:
+                from caprag.recognition import Sampling
+
+                options["sampling"] = Sampling(**draws)  # type: ignore[arg-type]
+            if served is not None:
+                from caprag.recognition.server import ServerRecognizer
+
+                reader: Any = ServerRecognizer(recognizer, served, parallel=batch_size, **options)  # type: ignore[arg-type]
+            else:
+                reader = load_recognizer(recognizer, batch_size=batch_size, **options) if options else recognizer
         except (ValueError, RuntimeError) as error:
             refuse(f"{recognizer}: {error}")
         pipeline = Pipeline.load(
@@ -89,9 +130,35 @@ def read(
                     except FrameError as error:
                         complaints(error)
                 for path, caption in zip(named, pipeline.read_batch(images), strict=True):
-                    results.write({"image": path_name(path), **caption_row(caption)})
+                    results.write({key: names[path], **caption_row(caption)})
                 bar.update(min(batch_size, len(waiting) - start))
     finish(complaints.count, "pictures")
+
+
+def refuse_elsewhere(recognizer: str, given: Iterable[str], served: str | None) -> None:
+    """Refuse what a server does not understand, and --served without one.
+
+    Parameters
+    ----------
+    recognizer
+        What was given as --recognizer.
+    given
+        Names of the options that were given.
+    served
+        What was given as --served.
+    """
+    if not recognizer.startswith(("http://", "https://")):
+        if served is not None:
+            refuse(f"served: is for servers, and {recognizer} is none; leave it away")
+    elif local := [name for name in given if name not in ("prompt", "max_new_tokens")]:
+        refuse(f"{', '.join(local)}: is for models that run here, and {recognizer} is a server; leave it away")
+
+
+def _refuse_same_names(names: Mapping[Path, str]) -> None:
+    seen: dict[str, Path] = {}
+    for path, name in names.items():
+        if (other := seen.setdefault(name, path)) != path:
+            refuse(f"{other} and {path} would have the same id, {name}; rename one, or leave out --id-text")
 
 
 def snap(

@@ -8,10 +8,19 @@ from caprag.recognition.frames import list_frames, open_frame, to_rgb
 
 if TYPE_CHECKING:
     from caprag.recognition.ctc import RapidOCRRecognizer as RapidOCRRecognizer
+    from caprag.recognition.sampling import Sampling as Sampling
     from caprag.recognition.vlm import VLMRecognizer as VLMRecognizer
     from caprag.types import Recognizer
 
-__all__ = ["RapidOCRRecognizer", "VLMRecognizer", "list_frames", "load_recognizer", "open_frame", "to_rgb"]
+__all__ = [
+    "RapidOCRRecognizer",
+    "Sampling",
+    "VLMRecognizer",
+    "list_frames",
+    "load_recognizer",
+    "open_frame",
+    "to_rgb",
+]
 
 
 def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: Any) -> Recognizer:
@@ -20,11 +29,13 @@ def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: 
     Parameters
     ----------
     model
-        ``"rapidocr"`` for PP-OCRv6 by RapidOCR, or the hub id or folder of a transformers image-text-to-text model.
+        ``"rapidocr"`` for PP-OCRv6 by RapidOCR; the hub id or folder of a transformers image-text-to-text model, or of
+        a PEFT adapter for one; or the address (``http://`` or ``https://``) of a server that speaks OpenAI's protocol.
     batch_size
         Pictures that will be read at a time, >= 1.
     options
-        Passed on: those of `RapidOCRRecognizer` or of `VLMRecognizer`.
+        Passed on: those of `RapidOCRRecognizer`, `VLMRecognizer` or
+        `caprag.recognition.server.ServerRecognizer`.
 
     Returns
     -------
@@ -42,6 +53,10 @@ def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: 
 
         # It keeps what it read, so that scoring a batch costs no second pass.
         return RapidOCRRecognizer(**{"cache_size": batch_size, **options})
+    if model.startswith(("http://", "https://")):
+        from caprag.recognition.server import ServerRecognizer
+
+        return ServerRecognizer(model, **{"parallel": batch_size, **options})
     from caprag.recognition.vlm import VLMRecognizer
 
     return VLMRecognizer(model, batch_size=batch_size, **options)
@@ -52,6 +67,10 @@ def __getattr__(name: str) -> object:
         from caprag.recognition.ctc import RapidOCRRecognizer
 
         return RapidOCRRecognizer
+    if name == "Sampling":
+        from caprag.recognition.sampling import Sampling
+
+        return Sampling
     if name == "VLMRecognizer":
         from caprag.recognition.vlm import VLMRecognizer
 

@@ -56,6 +56,9 @@ DOUBLES = {"⋯": "…", "‧": "·", "─": "—", "﹣": "-", "﹑": "、"}
 MAX_SIDE = 4096
 """Longest side, in pixels, of a strip or of a picture too tall for the detector; longer ones are shrunk."""
 
+BAND_MARGIN = 0.5
+"""What a band gets around the caption's boxes, in heights of the tallest: room that readers of pages are used to."""
+
 MIN_HEIGHT = 8
 """Boxes lower than so many pixels are passed over: type that small can't be read."""
 
@@ -264,22 +267,63 @@ class RapidOCRRecognizer:
                 self._cache.popitem(last=False)
         return parts
 
+    def find_batch(self, images: Sequence[Image.Image]) -> list[tuple[int, int, int, int] | None]:
+        """Find the caption of each picture, for another reader.
+
+        Parameters
+        ----------
+        images
+            Frames of any size, or strips cut out around a caption, RGB.
+
+        Returns
+        -------
+        list of tuple of int or None
+            The caption's left, top, right and bottom side in pixels, with `BAND_MARGIN` around its rows. A strip
+            is a caption from side to side. ``None`` where there is no caption.
+        """
+        return [self._find_band(image) for image in images]
+
+    def _find_band(self, image: Image.Image) -> tuple[int, int, int, int] | None:
+        rows, boxes, _, (across, down, scale) = self._find(image)
+        if not rows:
+            return None
+        if _is_strip(image):
+            return (0, 0, *image.size)
+        chosen = [boxes[i] for row in rows for i in row]
+        margin = BAND_MARGIN * max(box.height for box in chosen)
+        heights = [y for box in chosen for _, y in box.quad]
+        left, right = min(box.left for box in chosen) - margin, max(box.right for box in chosen) + margin
+        top, bottom = min(heights) - margin, max(heights) + margin
+        return (
+            max(0, math.floor((left - across) / scale)),
+            max(0, math.floor((top - down) / scale)),
+            min(image.width, math.ceil((right - across) / scale)),
+            min(image.height, math.ceil((bottom - down) / scale)),
+        )
+
     def _find_and_read(self, image: Image.Image) -> tuple[_Part, ...]:
-        strip = image.width > STRIP_RATIO * image.height or image.height < STRIP_HEIGHT
-        image = _pad(image, strip)
-        likely = [box for box in self._detect(image) if could_be_caption(box, image.size, strip=strip)]
-        pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
+        rows, _, matrices, _ = self._find(image)
+        parts = []
+        for row in rows:
+            for place, i in enumerate(row):
+                parts.append(_Part(*self._alphabet.fold(matrices[i]), " " if place else "\n"))
+        return tuple(parts)
+
+    def _find(
+        self, image: Image.Image
+    ) -> tuple[list[list[int]], list[TextBox], list[npt.NDArray[np.float32]], tuple[int, int, float]]:
+        """Give the caption's rows as indices of boxes, all boxes, their matrices, and how the picture was set."""
+        strip = _is_strip(image)
+        padded, offset = _pad(image, strip)
+        likely = [box for box in self._detect(padded) if could_be_caption(box, padded.size, strip=strip)]
+        pixels = np.ascontiguousarray(np.asarray(padded)[:, :, ::-1])
         matrices, boxes = [], []
         for box in join_neighbours(likely):
             crop = _crop(pixels, box)
             matrix = self._matrix(crop)
             matrices.append(matrix)
             boxes.append(self._with_reading(box, crop, matrix))
-        parts = []
-        for row in caption_rows(boxes, image.size, strip=strip):
-            for place, i in enumerate(row):
-                parts.append(_Part(*self._alphabet.fold(matrices[i]), " " if place else "\n"))
-        return tuple(parts)
+        return caption_rows(boxes, padded.size, strip=strip), boxes, matrices, offset
 
     def _detect(self, image: Image.Image) -> list[TextBox]:
         scale = DETECTION_SIDE / min(image.size)
@@ -369,10 +413,18 @@ def _load_networks(n_threads: int | None) -> tuple[TextDetector, TextRecognizer]
     return TextDetector(config.Det), TextRecognizer(config.Rec)
 
 
-def _pad(image: Image.Image, strip: bool) -> Image.Image:
-    """Set a strip, or a picture that is too tall for the detector, on a 16:9 ground of its mean colour."""
+def _is_strip(image: Image.Image) -> bool:
+    return image.width > STRIP_RATIO * image.height or image.height < STRIP_HEIGHT
+
+
+def _pad(image: Image.Image, strip: bool) -> tuple[Image.Image, tuple[int, int, float]]:
+    """Set a strip, or a picture that is too tall for the detector, on a 16:9 ground of its mean colour.
+
+    Beside the ground: where the picture's left top corner stands in it, and at what scale.
+    """
     if not strip and image.height <= STRIP_RATIO * image.width:
-        return image
+        return image, (0, 0, 1.0)
+    scale = 1.0
     if max(image.size) > MAX_SIDE:
         # A thread of a picture would want a ground of any size.
         scale = MAX_SIDE / max(image.size)
@@ -382,8 +434,9 @@ def _pad(image: Image.Image, strip: bool) -> Image.Image:
     height = max(image.height, round(width * 9 / 16))
     colour = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
     ground = Image.new("RGB", (width, height), colour)
-    ground.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
-    return ground
+    place = ((width - image.width) // 2, (height - image.height) // 2)
+    ground.paste(image, place)
+    return ground, (*place, scale)
 
 
 def _crop(pixels: npt.NDArray[np.uint8], box: TextBox) -> npt.NDArray[np.uint8]:

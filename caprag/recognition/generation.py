@@ -9,14 +9,15 @@ is the model's own distribution.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 import transformers
 
 from caprag.errors import ModelError
+from caprag.recognition.memory import out_of_memory
 
 _hub: Any = transformers  # its annotations differ from version to version
 
@@ -27,9 +28,77 @@ _TRIAL_TOKENS = 6
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """Nats a token by which two ways of computing the same log-probability may differ: rounding, no more."""
 
+_MISFITS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What a forward raises that wants other inputs than a way of scoring has for it."""
+
+
+class Constraint(Protocol):
+    """What texts the search keeps to; their scores stay the model's own."""
+
+    def processor(self, *, prompt_length: int, eos_token_ids: Sequence[int]) -> Any:
+        """Make a transformers ``LogitsProcessor`` for one search.
+
+        Parameters
+        ----------
+        prompt_length
+            Tokens that stand before the text in each row, padding included, >= 0.
+        eos_token_ids
+            Ids of the tokens that end a text, at least one.
+
+        Returns
+        -------
+        transformers.LogitsProcessor
+            Gets token ids, shape (rows, places), and scores, shape (rows, vocabulary).
+        """
+
+    def adjustment(self, tokens: Sequence[int]) -> float:
+        """Say what the search adds to a finished text's log-probability.
+
+        Parameters
+        ----------
+        tokens
+            Ids of the text, without prompt and end.
+
+        Returns
+        -------
+        float
+            Nats; ``-inf`` for what only fills up a beam, and is no reading.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Pictures and prompts as the model has taken them in: what search and scoring share.
+
+    Attributes
+    ----------
+    inputs
+        The model's inputs, padded on the left.
+    count
+        Number of pictures, >= 1.
+    cache
+        Keys and values of the prompts, one row a picture; ``None`` where the model's can't be shared.
+    logits
+        What may follow each prompt, shape (count, vocabulary).
+    encoded
+        What an encoder made of the pictures, one row a picture.
+    state
+        What the model keeps of the prompts beside the cache: module and its position offsets, one row a picture.
+    resumes
+        Whether ``generate`` can go on from the cache; scoring always can.
+    """
+
+    inputs: Inputs
+    count: int
+    cache: Any = None
+    logits: Any = None
+    encoded: torch.Tensor | None = None
+    state: tuple[tuple[torch.nn.Module, torch.Tensor], ...] = ()
+    resumes: bool = False
+
 
 class SequenceModel:
-    """Beam search and exact log-probabilities of token sequences.
+    """Beam search, sampling and exact log-probabilities of token sequences.
 
     Parameters
     ----------
@@ -42,45 +111,94 @@ class SequenceModel:
     start
         For an encoder-decoder, the ids its decoder starts from; empty for a decoder-only model.
     batch_size
-        At most this many rows are scored at once.
+        At most this many rows are scored at once; may be set anew.
 
     Notes
     -----
-    Scores come from one pass over the prompt, whose key-value cache all the sequences of a picture then
-    share; the prompt of a picture is hundreds of tokens long and a caption ten. Whether a model's cache may
-    be shared that way is not looked up by family but tried, once: the score of a few tokens must agree with
-    the logits that the model's own ``generate`` had for them. Where it does not, whole sequences are scored
-    without a cache, and where that does not agree either the model is refused.
+    Pictures and prompts are read once (`read`); beams, draws and scored sequences all go on from copies of that
+    cache: the prompt of a picture is hundreds of tokens long and a caption ten. Whether a model's cache may be
+    shared that way is not looked up by family but tried, once for batches with padding and once for those
+    without: a few tokens must get the same probability as in a plain ``generate``. Where they do not, ``generate``
+    reads the prompt itself and whole sequences are scored without a cache, and where that does not agree either
+    the model is refused.
     """
 
     def __init__(
         self, model: Any, *, ends: Sequence[int], pad: int, start: Sequence[int] = (), batch_size: int = 8
     ) -> None:
+        self.batch_size = batch_size
         self._model = model
         self._ends = list(ends)
         self._start = list(start)
-        self._batch_size = batch_size
         self._ids: dict[str, Any] = {"eos_token_id": self._ends, "pad_token_id": pad}
         if start:
             self._ids["decoder_start_token_id"] = self._start[0]
         model.generation_config = _hub.GenerationConfig(**self._ids)
-        forward = inspect.signature(model.forward).parameters
-        self._prefill_options = {"logits_to_keep": 1} if "logits_to_keep" in forward else {}
-        self._route: Callable[[Inputs, Sequence[Row]], list[tuple[float, float]]] | None = None
+        self._misfit: dict[bool, str] = {}
+        """Why the cache can't be shared, for batches without and with padding; empty: it can."""
+        self._resumes: dict[bool, bool] = {}
+        self._whole_fits = False
 
-    def generate(self, inputs: Inputs, *, count: int, n_best: int, max_new_tokens: int) -> list[list[Row]]:
-        """Search the most probable sequences.
+    @torch.no_grad()
+    def read(self, inputs: Inputs, count: int) -> Prefix:
+        """Take pictures and prompts in, once for all that follows.
 
         Parameters
         ----------
         inputs
             The model's inputs for `count` pictures, padded on the left.
         count
-            Number of pictures in `inputs`.
+            Number of pictures in `inputs`, >= 1.
+
+        Returns
+        -------
+        Prefix
+            For `search` and `logprobs`.
+        """
+        padded = any(self._padding(inputs, place) for place in range(count))
+        if self._misfit.get(padded):
+            return Prefix(inputs, count)
+        try:
+            prefix = self._take_in(inputs, count)
+            if padded not in self._misfit:
+                misfit = self._differs(prefix, plain=True)
+                resumes = not misfit and self._can_resume(prefix)
+                # Both or none: the memory may run out in either.
+                self._misfit[padded], self._resumes[padded] = misfit, resumes
+        except _MISFITS as error:
+            if padded in self._misfit or out_of_memory(error):
+                raise
+            self._misfit[padded] = f"{type(error).__name__}: {error}"
+        if self._misfit[padded]:
+            return Prefix(inputs, count)
+        return replace(prefix, resumes=self._resumes[padded])
+
+    def search(
+        self,
+        prefix: Prefix,
+        *,
+        n_best: int,
+        max_new_tokens: int,
+        constraint: Constraint | None = None,
+        draw: Any = None,
+        stop: Any = None,
+    ) -> list[list[Row]]:
+        """Find probable sequences.
+
+        Parameters
+        ----------
+        prefix
+            What `read` gave.
         n_best
-            Width of the beam and number of sequences a picture.
+            Number of sequences a picture, and width of the beam; 1 is greedy.
         max_new_tokens
             At most this many tokens a sequence, the end included.
+        constraint
+            What the sequences keep to.
+        draw
+            A logits processor that leaves one token of each row, drawn: sequences are drawn instead of searched.
+        stop
+            A stopping criterion, which tells of each row of ids whether it is done.
 
         Returns
         -------
@@ -88,24 +206,38 @@ class SequenceModel:
             For each picture `n_best` sequences without prompt and end, in the order of their probability as
             far as the search knows it.
         """
-        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": n_best, "do_sample": False}
-        if n_best > 1:
+        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": 1, "do_sample": False}
+        if draw is not None:
+            settings |= {"do_sample": True, "top_k": 0, "num_return_sequences": n_best}
+        elif n_best > 1:
             # Length penalty 0: sequences compete by the probability of the whole, not by a mean per token.
-            settings |= {"num_return_sequences": n_best, "length_penalty": 0.0, "early_stopping": False}
-        sequences = self._generate(inputs, count, settings)
-        rows = [self._until_end(row) for row in sequences[:, self._prompt_length(inputs) :].tolist()]
+            settings |= {"num_beams": n_best, "num_return_sequences": n_best, "length_penalty": 0.0}
+            settings["early_stopping"] = False
+        length = self._prompt_length(prefix.inputs)
+        bounds = constraint and constraint.processor(prompt_length=length, eos_token_ids=tuple(self._ends))
+        processors = [processor for processor in (bounds, draw) if processor is not None]
+        tools: dict[str, Any] = {"logits_processor": _hub.LogitsProcessorList(processors)} if processors else {}
+        if stop is not None:
+            tools["stopping_criteria"] = _hub.StoppingCriteriaList([stop])
+        sequences = self._go_on(prefix, settings, copies=n_best, **tools)
+        rows = [self._until_end(row) for row in sequences[:, length:].tolist()]
         return [rows[first : first + n_best] for first in range(0, len(rows), n_best)]
 
     @torch.no_grad()
-    def logprobs(self, inputs: Inputs, rows: Sequence[Row]) -> list[float]:
+    def logprobs(self, prefix: Prefix, place: int, rows: Sequence[Row], alone: Callable[[], Inputs]) -> list[float]:
         """Score token sequences for one picture.
 
         Parameters
         ----------
-        inputs
-            The model's inputs for one picture, not padded.
+        prefix
+            What `read` gave.
+        place
+            Which of its pictures, from 0.
         rows
             Sequences without prompt and end; may be empty, and of any lengths.
+        alone
+            Makes the model's inputs for that picture by itself, not padded; asked only where the model's cache
+            can't be shared.
 
         Returns
         -------
@@ -119,12 +251,49 @@ class SequenceModel:
         """
         if not rows:
             return []
-        if self._route is None:
-            self._route = self._find_route(inputs)
-        return [min(0.0, said + end) for said, end in self._route(inputs, rows)]
+        if prefix.cache is None:
+            # Where padding is what can't be dealt with, a picture by itself can.
+            prefix, place = self.read(alone(), 1), 0
+        if prefix.cache is not None:
+            sums = self._by_cache(prefix, place, rows)
+        else:
+            self._check_whole(prefix.inputs)
+            sums = self._by_whole(prefix.inputs, rows)
+        return [min(0.0, said + end) for said, end in sums]
 
-    def _generate(self, inputs: Inputs, count: int, settings: Mapping[str, Any]) -> Any:
-        extra = {}
+    def _take_in(self, inputs: Inputs, count: int) -> Prefix:
+        if self._start:
+            start = self._tensor([self._start] * count)
+            made = self._model(**inputs, decoder_input_ids=start, use_cache=True)
+            encoded = made.encoder_last_hidden_state
+            return Prefix(inputs, count, made.past_key_values, made.logits[:, -1].clone(), encoded)
+        # One step of the model's own generation: it knows how the family counts places where rows are padded.
+        settings = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+        made = self._generate(inputs, count, settings)
+        if not isinstance(made.past_key_values, _hub.Cache):
+            raise NotImplementedError(f"{type(self._model).__name__} gives no cache")
+        found = [(module, getattr(module, "rope_deltas", None)) for module in self._model.modules()]
+        state = tuple((module, value.clone()) for module, value in found if isinstance(value, torch.Tensor))
+        return Prefix(inputs, count, made.past_key_values, made.logits[0], state=state)
+
+    def _go_on(self, prefix: Prefix, settings: Mapping[str, Any], *, copies: int = 1, **tools: Any) -> Any:
+        """Run ``generate`` from a prefix, or from the inputs where it can't be shared."""
+        inputs = prefix.inputs
+        if not prefix.resumes:
+            return self._generate(inputs, prefix.count, settings, **tools)
+        if self._start:
+            tools["encoder_outputs"] = _hub.modeling_outputs.BaseModelOutput(last_hidden_state=prefix.encoded)
+            return self._generate(inputs, prefix.count, settings, **tools)
+        length = self._prompt_length(inputs)
+        cache = copy.deepcopy(prefix.cache)
+        cache.crop(-1)  # the prompt's last token is read again: generate wants one to go on from
+        if copies > 1:
+            cache.batch_repeat_interleave(copies)
+        _restore(prefix.state)
+        texts = {name: value for name, value in inputs.items() if _along_text(value, length)}
+        return self._generate(texts, prefix.count, settings, past_key_values=cache, **tools)
+
+    def _generate(self, inputs: Inputs, count: int, settings: Mapping[str, Any], **extra: Any) -> Any:
         if self._start:
             extra["decoder_input_ids"] = self._tensor([self._start] * count)
         config = _hub.GenerationConfig(**self._ids, **settings)
@@ -133,6 +302,11 @@ class SequenceModel:
 
     def _prompt_length(self, inputs: Inputs) -> int:
         return len(self._start) or inputs["input_ids"].shape[1]
+
+    def _padding(self, inputs: Inputs, place: int) -> int:
+        if self._start or "attention_mask" not in inputs:
+            return 0
+        return int((inputs["attention_mask"][place] == 0).sum())
 
     def _until_end(self, row: Sequence[int]) -> Row:
         stop = next((place for place, token in enumerate(row) if token in self._ends), len(row))
@@ -158,60 +332,53 @@ class SequenceModel:
         return sums
 
     def _chunks(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
-        return [rows[first : first + self._batch_size] for first in range(0, len(rows), self._batch_size)]
+        return [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
 
-    def _by_cache(self, inputs: Inputs, rows: Sequence[Row]) -> list[tuple[float, float]]:
-        """Read the prompt once, then let every row go on from copies of its cache."""
-        prompt: dict[str, Any] = dict(inputs)
-        if self._start:
-            prompt["decoder_input_ids"] = self._tensor([self._start])
-        prefill = self._model(**prompt, **self._prefill_options, use_cache=True)
+    def _by_cache(self, prefix: Prefix, place: int, rows: Sequence[Row]) -> list[tuple[float, float]]:
+        """Let every row go on from copies of the picture's cache."""
         sums: list[tuple[float, float]] = []
         for chunk in self._chunks(rows):
             ids = self._padded(chunk)
-            logits = prefill.logits[:, -1:].expand(len(chunk), -1, -1)
+            logits = prefix.logits[place].expand(len(chunk), 1, -1)
             if ids.shape[1]:
-                copies = torch.zeros(len(chunk), dtype=torch.long, device=ids.device)
-                cache = copy.deepcopy(prefill.past_key_values)
-                cache.reorder_cache(copies)
+                copies = torch.full((len(chunk),), place, dtype=torch.long, device=ids.device)
                 following: dict[str, Any] = {"input_ids": ids}
-                if self._start:
-                    encoded = prefill.encoder_last_hidden_state.index_select(0, copies)
+                if prefix.encoded is not None:
+                    encoded = prefix.encoded.index_select(0, copies)
                     following = {
                         "decoder_input_ids": ids,
                         "encoder_outputs": _hub.modeling_outputs.BaseModelOutput(last_hidden_state=encoded),
                     }
-                    if "attention_mask" in inputs:
-                        following["attention_mask"] = inputs["attention_mask"].index_select(0, copies)
+                    if "attention_mask" in prefix.inputs:
+                        following["attention_mask"] = prefix.inputs["attention_mask"].index_select(0, copies)
+                _restore(prefix.state, place)
+                cache = _select(prefix.cache, copies, self._padding(prefix.inputs, place))
                 further = self._model(**following, past_key_values=cache, use_cache=True).logits
-                logits = torch.cat([logits, further], dim=1)
+                logits = torch.cat([logits.to(further.dtype), further], dim=1)
             sums += self._sums(logits, chunk)
         return sums
 
     def _by_whole(self, inputs: Inputs, rows: Sequence[Row]) -> list[tuple[float, float]]:
-        """Read prompt and row in one pass, the prompt anew for every row."""
+        """Read prompt and row in one pass, each row by itself: not all inputs can be repeated."""
         length = self._prompt_length(inputs)
         sums: list[tuple[float, float]] = []
-        for chunk in self._chunks(rows):
-            ids = self._padded(chunk)
-            # Repeated, not interleaved: right for one picture's patches on the first axis as well.
-            whole = {name: value.repeat(len(chunk), *[1] * (value.dim() - 1)) for name, value in inputs.items()}
+        for row in rows:
+            ids = self._tensor([row])
+            whole: dict[str, torch.Tensor] = dict(inputs)
             if self._start:
-                start = self._tensor([self._start] * len(chunk))
-                whole["decoder_input_ids"] = torch.cat([start, ids], dim=1)
+                whole["decoder_input_ids"] = torch.cat([self._tensor([self._start]), ids], dim=1)
             else:
-                for name, value in whole.items():
+                for name, value in inputs.items():
                     if name == "input_ids":
                         whole[name] = torch.cat([value, ids], dim=1)
-                    elif value.dim() > 1 and not value.is_floating_point() and value.shape[1] == length:
+                    elif _along_text(value, length):
                         # Masks and token types go on as they were at the prompt's last token.
-                        last = value[:, -1:].repeat_interleave(ids.shape[1], dim=1)
-                        whole[name] = torch.cat([value, last], dim=1)
-            sums += self._sums(self._model(**whole, use_cache=False).logits[:, length - 1 :], chunk)
+                        whole[name] = torch.cat([value, value[:, -1:].repeat(1, len(row))], dim=1)
+            sums += self._sums(self._model(**whole, use_cache=False).logits[:, length - 1 :], [row])
         return sums
 
-    def _find_route(self, inputs: Inputs) -> Callable[[Inputs, Sequence[Row]], list[tuple[float, float]]]:
-        """Take the first way of scoring that agrees with the model's own generation."""
+    def _trial(self, prefix: Prefix) -> tuple[list[Row], list[float]]:
+        """Generate a few tokens for each picture; the rows and their log-probabilities by generation's own logits."""
         settings = {
             "max_new_tokens": _TRIAL_TOKENS,
             "min_new_tokens": _TRIAL_TOKENS,
@@ -219,37 +386,88 @@ class SequenceModel:
             "output_logits": True,
             "return_dict_in_generate": True,
         }
-        made = self._generate(inputs, 1, settings)
-        row: Row = tuple(made.sequences[0, self._prompt_length(inputs) :].tolist())
-        said, _ = self._sums(torch.stack([*made.logits, made.logits[-1]], dim=1), [row])[0]
-        tolerance = _TOLERANCE.get(self._model.dtype, max(_TOLERANCE.values())) * len(row)
-        differences: list[str] = []
+        made = self._go_on(prefix, settings)
+        rows = [tuple(row) for row in made.sequences[:, self._prompt_length(prefix.inputs) :].tolist()]
+        said = self._sums(torch.stack([*made.logits, made.logits[-1]], dim=1), rows)
+        return rows, [total for total, _ in said]
+
+    def _near(self, found: float, said: float) -> bool:
+        loosest = max(_TOLERANCE.values())
+        # Weights in few bits are multiplied in fewer bits than the model's dtype says.
+        few = getattr(self._model, "is_quantized", False)
+        tolerance = loosest if few else _TOLERANCE.get(self._model.dtype, loosest)
+        return abs(found - said) <= tolerance * _TRIAL_TOKENS
+
+    def _differs(self, prefix: Prefix, *, plain: bool) -> str:
+        """Say where scores from the cache differ from generation, plain or from the cache; empty where nowhere."""
+        for place, (row, said) in enumerate(zip(*self._trial(replace(prefix, resumes=not plain)), strict=True)):
+            # Rows of two lengths: the longer one is compared, the shorter one makes the cache be shared.
+            _, (found, _) = self._by_cache(prefix, place, [row[:2], row])
+            if not self._near(found, said):
+                return f"{found:.4f} nats for what generate gave {said:.4f}"
+        return ""
+
+    def _can_resume(self, prefix: Prefix) -> bool:
+        """Tell whether ``generate`` can go on from the cache: not from one that forgets what can't be taken back."""
+        try:
+            return not self._differs(prefix, plain=False)
+        except _MISFITS as error:
+            if out_of_memory(error):
+                raise
+            return False
+
+    def _check_whole(self, inputs: Inputs) -> None:
+        """Make sure, once, that whole sequences score as they are generated."""
+        if self._whole_fits:
+            return
         cause: Exception | None = None
-        for route in (self._by_cache, self._by_whole):
-            try:
-                # Rows of two lengths: the longer one is compared, the shorter one makes the cache be shared.
-                _, (found, _) = route(inputs, [row[:2], row])
-            except (
-                AttributeError,
-                IndexError,
-                KeyError,
-                NotImplementedError,
-                RuntimeError,
-                TypeError,
-                ValueError,
-            ) as error:
-                # A forward that has other inputs than this way assumes; the next way may fit.
-                differences.append(f"{type(error).__name__}: {error}")
-                cause = error
-                continue
-            if abs(found - said) <= tolerance:
-                return route
-            differences.append(f"{found:.4f} nats for what generate gave {said:.4f}")
-        raise ModelError(
-            f"{type(self._model).__name__} can't be scored by teacher forcing, so its readings have no "
-            f"probability: with a shared cache {differences[0]}; without one {differences[1]}. "
-            "Take a model of another family."
-        ) from cause
+        rows, (said,) = self._trial(Prefix(inputs, 1))
+        try:
+            _, (found, _) = self._by_whole(inputs, [rows[0][:2], rows[0]])
+            self._whole_fits = self._near(found, said)
+            difference = f"{found:.4f} nats for what generate gave {said:.4f}"
+        except _MISFITS as error:
+            if out_of_memory(error):
+                raise
+            difference, cause = f"{type(error).__name__}: {error}", error
+        if not self._whole_fits:
+            raise ModelError(
+                f"{type(self._model).__name__} can't be scored by teacher forcing, so its readings have no "
+                f"probability: with a shared cache {next(filter(None, self._misfit.values()))}; without one "
+                f"{difference}. Take a model of another family."
+            ) from cause
+
+
+def _along_text(value: torch.Tensor, length: int) -> bool:
+    """Tell a mask or a kind for each of the prompt's tokens from pictures and their sizes."""
+    return value.dim() > 1 and not value.is_floating_point() and value.shape[1] == length
+
+
+def _restore(state: Sequence[tuple[torch.nn.Module, torch.Tensor]], place: int | None = None) -> None:
+    """Put back what the model kept beside the cache, of all pictures or of one."""
+    for module, value in state:
+        setattr(module, "rope_deltas", value if place is None else value[place : place + 1])  # noqa: B010
+
+
+def _select(cache: Any, rows: torch.Tensor, padding: int) -> Any:
+    """Copy rows of a cache, without the `padding` places at their left."""
+    if isinstance(cache, _hub.EncoderDecoderCache):
+        parts = (cache.self_attention_cache, cache.cross_attention_cache)
+        return _hub.EncoderDecoderCache(*(_select(part, rows, padding) for part in parts))
+    chosen = copy.copy(cache)
+    # A plain layer's tensors are replaced, never written into; what other layers do is not known.
+    plain = [type(layer) is _hub.cache_utils.DynamicLayer for layer in cache.layers]
+    chosen.layers = [
+        copy.copy(layer) if is_plain else copy.deepcopy(layer)
+        for layer, is_plain in zip(cache.layers, plain, strict=True)
+    ]
+    chosen.reorder_cache(rows)
+    if padding:
+        if not all(plain):
+            raise NotImplementedError("padding can't be cut from this kind of cache")
+        for layer in chosen.layers:
+            layer.keys, layer.values = layer.keys[..., padding:, :], layer.values[..., padding:, :]
+    return chosen
 
 
 def special_ids(name: str, model: Any, tokenizer: Any, processor: Any) -> tuple[tuple[int, ...], int, int]:
