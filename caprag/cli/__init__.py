@@ -7,18 +7,23 @@ Results go to stdout or --out, one JSON object a line; progress and complaints g
 from __future__ import annotations
 
 import io
+import signal
 import sys
 
 import typer
 
 from caprag.cli import (
+    assembly,
     conversations,
     corpus,
     cross_encoder,
     evaluation,
+    evaluation_text,
     indexing,
+    labelling,
     poems,
     reading,
+    recognizer_training,
     synthesis,
     training,
 )
@@ -49,6 +54,8 @@ for group, name, verb, example in (
     (app, "synth", synthesis.synth,
      "caprag synth --text corpus.txt --backgrounds photos/ --out pictures --count 100000 --workers 2 --damage light"),
     (app, "conversations", conversations.conversations, "caprag conversations pictures/ --to llava --out train.json"),
+    (app, "label", labelling.label,
+     'caprag label frames/ --model Qwen/Qwen2.5-VL-3B-Instruct --prompt 讀出字幕 --prompt 字幕寫了什麼 --out l.jsonl'),
     (app, "read", reading.read, "caprag read frames/ --index indexes/demo --out captions.jsonl"),
     (app, "snap", reading.snap,
      "caprag snap readings.txt --index indexes/demo, or ... | caprag snap - --index indexes/demo"),
@@ -68,12 +75,19 @@ for group, name, verb, example in (
      "caprag train embedder train.jsonl --base BAAI/bge-small-zh-v1.5 --out embedder"),
     (train_app, "cross-encoder", cross_encoder.train_cross_encoder,
      "caprag train cross-encoder train.jsonl --out models/reranker"),
+    (train_app, "recognizer", recognizer_training.train_recognizer,
+     "caprag train recognizer train.json --model llava-hf/llava-1.5-7b-hf --out models/captions --held-out held.json"),
+    (app, "assemble", assembly.assemble,
+     "caprag assemble --tower OFA-Sys/chinese-clip-vit-large-patch14 --lm Qwen/Qwen2-1.5B-Instruct --out models/llava"),
+    (app, "merge", assembly.merge, "caprag merge adapters/captions --out models/captions --quantize int8"),
     (app, "poem", poems.poem, "caprag poem 床前灑滿了月光 --index indexes/poems -k 3"),
     (poems_app, "build", poems.poems_build,
      "caprag poems build poems.jsonl ccpm-train.jsonl --out indexes/poems --authors 李白,杜甫"),
     (poems_app, "pairs", poems.poems_pairs, "caprag poems pairs ccpm-train.jsonl --out train.jsonl"),
     (eval_app, "retrieval", evaluation.retrieval,
      "caprag eval retrieval --corpus corpus.txt --noise 0.05,0.2 --systems caprag,edit,bm25 --out results.json"),
+    (eval_app, "text", evaluation_text.text,
+     "caprag eval text captions.jsonl references.jsonl --metrics bleu,rouge-l,cider,cer --json scores.json"),
 ):  # fmt: skip
     group.command(name, epilog=f"Example: {example}")(verb)
 
@@ -82,6 +96,8 @@ def main() -> None:
     """Run the command and exit with its status."""
     if sys.stdout is None or sys.stderr is None:
         sys.exit(2)
+    # Temporary folders go with the program, however it is asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for stream in (sys.stdout, sys.stderr):
         # Whatever the locale says: captions and file names are not ASCII.
         if isinstance(stream, io.TextIOWrapper):

@@ -230,6 +230,23 @@ def read_conversations(
         Naming file, line or element and remedy: for a file that can't be read, is empty or is broken JSON (always),
         and for an example that is not of the form (unless `on_error` takes it).
     """
+    return (example for _, example in locate_conversations(path, form, encoding=encoding, on_error=on_error))
+
+
+def locate_conversations(
+    path: str | os.PathLike[str],
+    form: Form | None = None,
+    *,
+    encoding: str | None = None,
+    on_error: OnError | None = None,
+) -> Iterator[tuple[str, Example]]:
+    """Read examples as `read_conversations` does, each with its place in the file.
+
+    Yields
+    ------
+    tuple of str and Example
+        The place is ``line 3``, or ``element 3`` of a JSON array.
+    """
     place = Path(path)
     if form is not None:
         _check_form(form)
@@ -248,7 +265,7 @@ def read_conversations(
                     raise error from None
                 on_error(error)
             else:
-                yield example
+                yield where, example
     if not found:
         raise SynthesisError(f"{place}: is empty; name a file of training examples")
 

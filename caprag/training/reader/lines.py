@@ -1,0 +1,118 @@
+"""Damaged lines of captions to learn reading from: drawn, put through a poor transmission, and cut out.
+
+A part of the lines goes through all kinds of damage, a part is shrunk to a few hundred lines of height and sent through
+H.264, and a part is left as it is. Which is decided by a picture's number, so that the same number gives the same line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from caprag.synthesis.damage import Damage, apply_damage, sample_damage
+from caprag.synthesis.generator import Synthesizer
+from caprag.synthesis.recipe import Recipe
+from caprag.synthesis.run import Sentences
+
+if TYPE_CHECKING:
+    from caprag.synthesis.backgrounds import Backgrounds
+    from caprag.synthesis.fonts import FontSet
+
+RECIPE = Recipe(crop="band", kinds={"line": 0.86, "two_lines": 0.05, "bilingual": 0.03, "top": 0.03, "left": 0.03})
+
+
+@dataclass(frozen=True, slots=True)
+class DamageMix:
+    """How often which damage, and how much of it.
+
+    Attributes
+    ----------
+    clean, low
+        Shares of lines that are left as they are, and that are sent with few lines of height; the others get all kinds.
+    lines
+        Fewest and most lines of height of the low ones, of frames of 720.
+    crf
+        Least and most constant rate factor of their H.264.
+    """
+
+    clean: float = 0.12
+    low: float = 0.5
+    lines: tuple[int, int] = (140, 320)
+    crf: tuple[int, int] = (28, 42)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionLine:
+    """A cut-out line and what it says."""
+
+    image: Image.Image
+    text: str
+
+
+class CaptionLines:
+    """Makes the lines of a number of captions.
+
+    Parameters
+    ----------
+    texts
+        Sentences to draw.
+    backgrounds, fonts
+        What they stand on, and what they are drawn with.
+    count
+        Number of captions; a caption of two lines gives two.
+    mix
+        Of damage.
+    seed
+        Decides all that is drawn by chance, with a caption's number.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], backgrounds: Backgrounds, fonts: FontSet, *, count: int,
+        mix: DamageMix | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self._synthesizer = Synthesizer(backgrounds, fonts, seed=seed, recipe=RECIPE, format="png")
+        self._sentences = Sentences(texts, self._synthesizer, count=count)
+        self._mix, self._seed, self.count = mix or DamageMix(), seed, count
+
+    def make(self, number: int) -> list[CaptionLine]:
+        """Make the lines of one caption, each cut out by itself."""
+        picture = self._synthesizer.make(number, self._sentences.for_picture(number))
+        rng = np.random.default_rng([self._seed, number, 2])
+        pixels = apply_damage(picture.pixels, self._draw(rng), rng)
+        height, width = pixels.shape[:2]
+        lines = []
+        for line in picture.label.lines:
+            left, top, right, bottom = line.box
+            if line.role != "caption" or right <= left or bottom <= top:
+                continue
+            # A detector's boxes are now narrow, now wide.
+            room = rng.uniform((-0.02, -0.04, -0.02, -0.04), (0.35, 0.25, 0.35, 0.25)) * (bottom - top)
+            box = (
+                max(0, round(left - room[0])), max(0, round(top - room[1])),
+                min(width, round(right + room[2])), min(height, round(bottom + room[3])),
+            )  # fmt: skip
+            lines.append(CaptionLine(Image.fromarray(pixels[box[1] : box[3], box[0] : box[2]]), line.text))
+        return lines
+
+    def __iter__(self) -> Iterator[CaptionLine]:
+        """Make all."""
+        for number in range(self.count):
+            yield from self.make(number)
+
+    def _draw(self, rng: np.random.Generator) -> Damage:
+        mix, kind = self._mix, rng.random()
+        if kind < mix.clean:
+            return Damage()
+        if kind < mix.clean + mix.low:
+            low, high = np.log(mix.lines)
+            return Damage(
+                scale=float(np.exp(rng.uniform(low, high)) / 720),
+                shrink=("area", "linear", "cubic")[int(rng.integers(3))],
+                enlarge=("cubic", "linear", "cubic")[int(rng.integers(3))],
+                h264_crf=int(rng.integers(mix.crf[0], mix.crf[1] + 1)),
+            )
+        return sample_damage(rng, float(rng.random()))

@@ -1,0 +1,182 @@
+"""Make the shipped reader: python scripts/train_reader.py TEXT... --backgrounds FOLDER --work FOLDER.
+
+Draws damaged lines of captions and keeps the tower's features of them; makes a new reader whose neck and characters
+begin where the tower's own recogniser stands; lets it learn from text alone, then from the lines; measures and saves.
+Each phase leaves its result in --work, and a second run goes on where the first was stopped, within a phase too.
+About three hours on two free cores with the defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+import caprag
+from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
+from caprag.synthesis.backgrounds import Backgrounds
+from caprag.synthesis.fonts import load_fonts
+from caprag.text import normalize
+from caprag.training.reader import (
+    CaptionLines,
+    FeatureStore,
+    ReaderOptions,
+    ReaderSize,
+    make_features,
+    new_reader,
+    train_reader,
+)
+from caprag.training.reader.initial import load_recognizer_weights
+from caprag.training.reader.loop import evaluate_features, fit_blank
+from caprag.training.split import split_sentences
+
+ROOT = Path(__file__).resolve().parent.parent
+MOST_CHARACTERS = 30
+TRADITIONAL = 0.6
+"""Share of the lines in Simplified characters that are learnt in Traditional ones."""
+MOST_BYTES = 16_000_000
+SAMPLE = 200
+
+
+def main() -> None:
+    """Go through the phases, and print the figures."""
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    work: Path = arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    train, held_out = sentences(arguments)
+    print(f"{len(train)} sentences to learn, {len(held_out)} held out", flush=True)
+    for name, texts in (("train", train), ("held_out", held_out)):
+        (work / f"{name}.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    stores = {}
+    for name, texts, count, seed in (
+        ("train", train, arguments.lines, 1),
+        ("held_out", held_out, arguments.measured, 2),
+    ):
+        lines = functools.partial(
+            caption_lines, work / f"{name}.txt", arguments.backgrounds, arguments.fonts, count, seed
+        )
+        digest = hashlib.sha256("\n".join(map(str, (texts, seed, arguments.fonts, arguments.backgrounds))).encode())
+        stores[name] = make_features(
+            lines, count, work / f"features-{name}", about=digest.hexdigest(), workers=arguments.workers, progress=True
+        )
+    if not (work / "new").exists():
+        part = work / "new.part"
+        size = ReaderSize(hidden=arguments.hidden, layers=arguments.layers)
+        new_reader(part, characters(train), size, seed=arguments.seed)
+        model = ReaderForConditionalGeneration.from_pretrained(part)
+        print(f"steps without a character known for {fit_blank(model, stores['train']):.2%}", flush=True)
+        model.save_pretrained(part)
+        part.rename(work / "new")
+    options = ReaderOptions(
+        epochs=arguments.epochs, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate,
+        text_steps=arguments.text_steps, seed=arguments.seed,
+    )  # fmt: skip
+    result = train_reader(
+        stores["train"], work / "new", work / "trained", options, sentences=train,
+        held_out=stores["held_out"].first(SAMPLE), seconds=arguments.seconds, progress=True,
+    )  # fmt: skip
+    print(result, flush=True)
+    if result["step"] < result["steps"]:
+        print("not done; the same command goes on", flush=True)
+        return
+    figures = {**measure(work / "trained", stores["held_out"]), "hours": result["seconds"] / 3600}
+    save(work / "trained", arguments.out, arguments, options, figures)
+
+
+def sentences(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Return what is learnt and what is held out: by whole documents, some Simplified ones made Traditional."""
+    read = [s for s in caprag.read_corpus(arguments.text) if 1 < len(s.text) <= MOST_CHARACTERS and "\n" not in s.text]
+    split = split_sentences(read, seed=arguments.seed)
+    learnt, kept = ([read[i].text for i in places] for places in (split.train, (*split.dev, *split.test)))
+    return turned(learnt), turned(kept)
+
+
+def turned(texts: list[str]) -> list[str]:
+    """Return the texts, a part of those in Simplified characters in Traditional ones."""
+    traditional = [caprag.convert(text, "twp") for text in texts]
+    wanted = [int.from_bytes(text.encode()[-3:], "big") % 100 < TRADITIONAL * 100 for text in texts]
+    chosen = [other if want else text for text, other, want in zip(texts, traditional, wanted, strict=True)]
+    return [text for text in dict.fromkeys(map(normalize, chosen)) if text]
+
+
+def caption_lines(path: Path, backgrounds: Path, fonts: list[str], count: int, seed: int) -> CaptionLines:
+    """Make the source of lines."""
+    texts = path.read_text(encoding="utf-8").splitlines()
+    found = load_fonts(fonts, sample=texts[:: max(1, len(texts) // 200)], on_error=lambda _: None)
+    return CaptionLines(texts, Backgrounds([backgrounds]), found, count=count, seed=seed)
+
+
+def characters(texts: list[str]) -> list[str]:
+    """Return what the reader can write, in the order of code points: of the texts, and what else is common."""
+    known = {c for c in load_recognizer_weights().characters if len(c) == 1}
+    common = {*map(chr, range(0x20, 0x7F)), *map(chr, range(0x3041, 0x3100)), *map(chr, range(0x3105, 0x312A))}
+    for encoding, first, last in (("big5", 0xA440, 0xC67E), ("gb2312", 0xB0A1, 0xD7F9)):
+        # The ideographs in daily use come first in either standard.
+        common |= {c for code in range(first, last + 1) for c in code.to_bytes(2, "big").decode(encoding, "ignore")}
+    written = {c for text in texts for c in text}
+    return sorted((common & known) | {c for c in written if c in known})
+
+
+def measure(folder: Path, store: FeatureStore) -> dict[str, float]:
+    """Read all lines that were held out."""
+    model = ReaderForConditionalGeneration.from_pretrained(folder).eval()
+    return evaluate_features(model, ReaderProcessor.from_pretrained(folder), store)
+
+
+def save(
+    trained: Path, out: Path, arguments: argparse.Namespace, options: ReaderOptions, figures: dict[str, float]
+) -> None:
+    """Write the reader in half precision, with how it was made."""
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    ReaderForConditionalGeneration.from_pretrained(trained).to(torch.float16).save_pretrained(part)
+    ReaderProcessor.from_pretrained(trained).save_pretrained(part)
+    names = ("lines", "measured", "hidden", "layers", "seed")
+    recipe = {
+        "options": {name: getattr(arguments, name) for name in names},
+        "training": asdict(options),
+        "figures": figures,
+    }
+    (part / "recipe.json").write_text(json.dumps(recipe, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    size = (part / "model.safetensors").stat().st_size
+    if size > MOST_BYTES:
+        raise SystemExit(f"{part}: the weights have {size} bytes, more than {MOST_BYTES}; take a smaller network")
+    if (out / "README.md").exists():
+        shutil.copy(out / "README.md", part)
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)
+    print(f"{out}: {size / 1e6:.1f} MB, {figures}")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", nargs="+", type=Path, help="files and folders of sentences")
+    parser.add_argument("--backgrounds", type=Path, required=True, help="folder of photographs")
+    parser.add_argument("--fonts", nargs="*", default=[], help="what is installed if not given")
+    parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
+    parser.add_argument("--out", type=Path, default=ROOT / "caprag/recognition/reader/weights")
+    parser.add_argument("--lines", type=int, default=80_000, help="captions to draw")
+    parser.add_argument("--measured", type=int, default=1_000, help="captions of held-out documents")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--text-steps", type=int, default=1_500)
+    parser.add_argument("--batch-size", type=int, default=48)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop training after so long")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw")
+    parser.add_argument("--threads", type=int, default=2, help="of the training")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
