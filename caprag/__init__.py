@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from caprag.evaluation import mean_edits as mean_edits
     from caprag.evaluation.report import RetrievalReport as RetrievalReport
     from caprag.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
+    from caprag.evaluation.texts import TextReport as TextReport
+    from caprag.evaluation.texts import evaluate_text as evaluate_text
     from caprag.noise import NoiseChannel as NoiseChannel
     from caprag.pipeline import Pipeline as Pipeline
     from caprag.poems import PoemFinder as PoemFinder
@@ -96,11 +98,13 @@ _NAMES = {
     "Sentences": "synthesis.run",
     "SynthesisError": "errors",
     "Synthesizer": "synthesis.generator",
+    "TextReport": "evaluation.texts",
     "VLMRecognizer": "recognition",
     "cer": "evaluation",
     "convert": "text",
     "count_errors": "evaluation",
     "evaluate_retrieval": "evaluation.retrieval",
+    "evaluate_text": "evaluation.texts",
     "load_cross_encoder": "reranking.cross_encoder",
     "load_embedder": "retrieval",
     "load_fonts": "synthesis.fonts",

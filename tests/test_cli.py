@@ -204,6 +204,62 @@ def test_upsert_replaces_changed_lines_under_their_ids(run: Any, drama: Path) ->
     assert len(caprag.Index.load(drama)) == 1
 
 
+@pytest.mark.parametrize("query", ["", " ", "……？"])
+def test_search_says_that_a_query_has_no_letter(run: Any, index: Path, query: str) -> None:
+    result = run("search", query, "--index", index)
+    assert (result.code, result.out) == (2, "")
+    assert "has no letter or digit; give a reading that has one" in result.err
+
+
+def test_temporary_folders_go_where_the_program_is_ended(index: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    readings = tmp_path / "readings.txt"
+    readings.write_text("".join(f"{SENTENCES[0]}{i}\n" for i in range(50_000)), encoding="utf-8")
+    code = "from caprag import cli; cli.main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "snap",
+        str(readings),
+        "--index",
+        str(index),
+        "--out",
+        str(tmp_path / "x.csv"),
+    ]
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as program:
+        while program.poll() is None and not list(scratch.glob("caprag-lexical-*/meta.json")):
+            time.sleep(0.05)
+        program.send_signal(signal.SIGTERM)
+        program.communicate(timeout=30)
+    assert program.returncode == 143
+    assert list(scratch.glob("caprag-*")) == []
+
+
+def test_upsert_keeps_a_line_that_another_file_holds(run: Any, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / f"{name}.txt" for name in "一二三")
+    first.write_text("妳在開玩笑嗎\n好啊\n", encoding="utf-8")
+    second.write_text("好啊\n走嘞\n", encoding="utf-8")
+    third.write_text("妳在開玩笑嗎\n", encoding="utf-8")
+    folder = tmp_path / "i"
+    assert run("index", "build", first, second, "--out", folder).code == 0
+    result = run("index", "add", third, "--index", folder)
+    assert (result.code, "0 sentences added, 3 in all" in result.err) == (0, True)
+    first.write_text("", encoding="utf-8")
+    result = run("index", "upsert", first, "--index", folder)
+    assert (result.code, "0 added, 0 removed, 2 moved, 3 in all" in result.err) == (0, True)
+    index = caprag.Index.load(folder)
+    assert [(index[i].text, index[i].source) for i in index] == [
+        ("妳在開玩笑嗎", str(third)), ("好啊", str(second)), ("走嘞", str(second)),
+    ]  # fmt: skip
+    third.write_text("", encoding="utf-8")
+    assert run("index", "upsert", third, "--index", folder).code == 0
+    assert caprag.Index.load(folder).find("妳在開玩笑嗎") is None
+    assert run("index", "check", folder).code == 0
+
+
 def test_upsert_removes_nothing_after_lines_it_could_not_read(run: Any, drama: Path) -> None:
     first = drama.parent / "一.txt"
     first.write_bytes("妳在開玩笑嗎\n".encode() + "不會\n".encode("big5") + "新的\n".encode())

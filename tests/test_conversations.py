@@ -381,7 +381,7 @@ def test_a_source_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_the_first_prompt_is_what_the_recognizer_asks() -> None:
-    source = Path(__file__).resolve().parent.parent / "caprag/recognition/vlm.py"
+    source = Path(__file__).resolve().parent.parent / "caprag/recognition/families.py"
     found = [
         ast.literal_eval(node.value)
         for node in ast.parse(source.read_text(encoding="utf-8")).body

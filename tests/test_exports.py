@@ -17,8 +17,9 @@ NAMES = [
     "FontError", "FrameError", "Hit", "Hypothesis", "Index", "IndexFolderError", "MissingDependencyError",
     "ModelError", "NoiseChannel", "Pipeline", "PoemFinder", "RapidOCRRecognizer", "Recipe", "Recognizer", "Report",
     "Reranker", "RetrievalReport", "Segment", "Sentence", "Sentences", "SynthesisError", "Synthesizer",
-    "VLMRecognizer", "__version__", "cer", "convert", "count_errors", "evaluate_retrieval", "load_cross_encoder",
-    "load_embedder", "load_fonts", "load_recognizer", "make_verses", "match_form", "mean_edits", "mine_negatives",
+    "TextReport", "VLMRecognizer", "__version__", "cer", "convert", "count_errors", "evaluate_retrieval",
+    "evaluate_text", "load_cross_encoder", "load_embedder", "load_fonts", "load_recognizer", "make_verses",
+    "match_form", "mean_edits", "mine_negatives",
     "normalize", "open_frame", "prepare_corpus", "read_corpus", "read_poems", "synthesize", "train_embedder",
 ]  # fmt: skip
 HEAVY = (
