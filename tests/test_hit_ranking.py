@@ -45,10 +45,13 @@ def test_features_are_their_formulas() -> None:
         for c in found:
             form = match_form(query)
             assert table[row, 0] == pytest.approx(Levenshtein.normalized_similarity(form, c.form))
-            assert table[row, 1] == pytest.approx(Levenshtein.normalized_similarity(query, c.text))
-            glyph = 1 - glyphs.distance(form, c.form) / max(len(form), len(c.form))
-            # It is told for the best candidates alone; the others have what it is at least.
-            assert table[row, 2] == pytest.approx(glyph, abs=1e-5) or (len(found) > 16 and table[row, 2] <= glyph)
+            # Looks are compared for the best candidates alone; the others have the edits, which is what it is at least.
+            for column, one, other in ((1, query, c.text), (2, form, c.form)):
+                alike = 1 - glyphs.distance(one, other) / max(len(one), len(other))
+                edits = pytest.approx(Levenshtein.normalized_similarity(one, other))
+                assert table[row, column] == pytest.approx(alike, abs=1e-5) or (
+                    len(found) > 16 and table[row, column] == edits
+                )
             assert table[row, 3] == pytest.approx(c.dense if c.dense is not None else min(dense, default=0.0))
             bm25 = c.lexical if c.lexical is not None else min(lexical, default=0.0)
             assert table[row, 4] == pytest.approx(bm25 / max(lexical) if lexical else 0.0)
