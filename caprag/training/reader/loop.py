@@ -169,7 +169,7 @@ class _Run:
         wanted = "\n".join((json.dumps(asdict(settings), sort_keys=True), *store.texts, *sentences))
         self._signature = hashlib.sha256(wanted.encode()).hexdigest()
         self._tokenizer = self.processor.tokenizer
-        self._deviation = float(np.std(np.concatenate([store[i] for i in range(0, len(store), -(-len(store) // 50))])))
+        self._deviation = _deviation(store)
         if self._path.exists():
             self._load()
 
@@ -313,6 +313,13 @@ class _Run:
                 found = torch.cat([self.model.projector(self.model.steps(row))[0] for row in rows])
                 self._length = float(found.norm(dim=1).quantile(0.8))
         return self._length
+
+
+def _deviation(store: FeatureStore) -> float:
+    """Return the standard deviation of the features of some lines."""
+    some = [store[place] for place in range(0, len(store), -(-len(store) // 50))]
+    # In half precision the sum of the squares would be infinite.
+    return float(np.std(np.concatenate(some).astype(np.float32)))
 
 
 def fit_blank(model: ReaderForConditionalGeneration, store: FeatureStore, lines: int = 400) -> float:
