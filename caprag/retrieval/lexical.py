@@ -132,7 +132,12 @@ class LexicalIndex:
         searcher = self._index.searcher()
         found: list[list[int]] = []
         for text in texts:
-            query = tantivy.Query.term_query(self._schema, "digest", _digest(text))
+            digest = _digest(text)
+            # A count is a look into the dictionary, a search costs ten times as much; most texts are new.
+            if not searcher.doc_freq("digest", digest):
+                found.append([])
+                continue
+            query = tantivy.Query.term_query(self._schema, "digest", digest)
             addresses = [address for _, address in searcher.search(query, limit=8, count=False).hits]
             found.append(sorted(int(i) for i in searcher.fast_field_values("id", addresses) if i is not None))
         return found
