@@ -45,7 +45,8 @@ Box = tuple[int, int, int, int]
 
 
 @functools.cache
-def _engine() -> RapidOCR:
+def engine() -> RapidOCR:
+    """Return RapidOCR with one thread, loaded once."""
     # One thread each: there are as many processes as cores.
     return RapidOCR(params={"Global.log_level": "error", "EngineConfig.onnxruntime.intra_op_num_threads": 1})
 
@@ -70,7 +71,7 @@ def paste(name: str, number: int) -> tuple[Image.Image, list[Box]]:
 
 def find_rows(name: str, truth: str) -> list[Box]:
     """Find the rows of a frame's caption, undamaged: the texts that resemble the truth."""
-    found: Any = _engine()(np.asarray(caprag.open_frame(DATA / "frames" / name))[:, :, ::-1])
+    found: Any = engine()(np.asarray(caprag.open_frame(DATA / "frames" / name))[:, :, ::-1])
     wanted = caprag.match_form(truth)
     rows: list[Box] = []
     for corners, text in sorted(zip(found.boxes, found.txts, strict=True), key=_top) if found.txts else ():
@@ -111,12 +112,12 @@ def damaged_reading(job: tuple[int, str, str, str, list[Box], int]) -> dict[str,
     for left, top, right, bottom in rows:
         room = (bottom - top) // 6
         crop = pixels[max(0, top - room) : bottom + room, max(0, left - room) : right + room, ::-1]
-        result: Any = _engine()(np.ascontiguousarray(crop), use_det=False, use_cls=False, use_rec=True)
+        result: Any = engine()(np.ascontiguousarray(crop), use_det=False, use_cls=False, use_rec=True)
         read.append("".join(result.txts or ()))
     return {"picture": f"{kind}/{name}", "set": kind, "truth": truth, "read": "\n".join(filter(None, read))}
 
 
-def _resumed(
+def resumed(
     path: Path, jobs: Sequence[Any], names: Sequence[str], work: Callable[[Any], dict[str, object]], workers: int
 ) -> dict[str, dict[str, Any]]:
     """Return a row a job, by name, from a file; those that it lacks are worked out and added to it."""
@@ -166,13 +167,13 @@ def main() -> None:
     known = captions()
     names = [f"{kind}/{name}" for kind, name, _ in known]
     jobs = [(number, *caption) for number, caption in enumerate(known)]
-    located = _resumed(arguments.out / "boxes.jsonl", jobs, names, locate, arguments.workers)
+    located = resumed(arguments.out / "boxes.jsonl", jobs, names, locate, arguments.workers)
     found = [(job, name) for job, name in zip(jobs, names, strict=True) if located[name]["rows"]]
     print(f"{len(found)} of {len(jobs)} captions were found")
     for lines in arguments.heights:
         path = reading_file(arguments.out, lines)
         tasks = [(*job, located[name]["rows"], lines) for job, name in found]
-        rows = _resumed(path, tasks, [name for _, name in found], damaged_reading, arguments.workers)
+        rows = resumed(path, tasks, [name for _, name in found], damaged_reading, arguments.workers)
         for kind in SETS:
             of_set = [row for row in rows.values() if row["set"] == kind]
             empty = sum(not caprag.match_form(row["read"]) for row in of_set)

@@ -193,6 +193,40 @@ def poems(result: dict[str, Any]) -> str:
     return _table(lines)
 
 
+CONDITIONS = {
+    "clean": "as they are", "severe": "severe damage", "240": "240 lines, CRF 38", "160": "160 lines, CRF 38",
+}  # fmt: skip
+
+
+def reader(result: dict[str, Any]) -> str:
+    """CER of the shipped reader and of RapidOCR on the same crops."""
+    lines = [
+        ["captions", "damage", "reader", "RapidOCR", "ratio", "without an error", "RapidOCR"],
+        ["---"] * 7,
+    ]  # fmt: skip
+    lines += [
+        [
+            f"{row['set']} ({row['captions']})",
+            CONDITIONS[row["condition"]],
+            *(f"{row[name]:.2%} {_range(row[f'{name}_interval'], '.2%')}" for name in ("reader", "rapidocr")),
+            f"{row['ratio']:.2f} {_range(row['interval'], '.2f')}",
+            *(f"{row[f'{name}_exact']:.1%}" for name in ("reader", "rapidocr")),
+        ]
+        for row in result["rows"]
+    ]
+    return _table(lines)
+
+
+def reader_speed(result: dict[str, Any]) -> str:
+    """Rows a second on two cores."""
+    rates = result["rates"]
+    names = {"rapidocr": "RapidOCR's recogniser", "greedy": "reader", "five": "reader, five hypotheses"}
+    lines = [["rows in batches", "a second", "ratio"], ["---"] * 3]
+    for name, title in names.items():
+        lines.append([title, f"{rates[name]:.1f}", f"{rates[name] / rates['rapidocr']:.2f}"])
+    return _table(lines)
+
+
 def _range(ends: list[float], form: str) -> str:
     return f"[{ends[0]:{form}}, {ends[1]:{form}}]"
 
@@ -211,6 +245,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "scale": ("scale", scale),
     "negatives": ("negatives", negatives),
     "poems": ("poems", poems),
+    "reader": ("reader", reader),
+    "reader speed": ("reader", reader_speed),
 }
 """Table to the result that it shows and the function that makes it."""
 

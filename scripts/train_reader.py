@@ -1,9 +1,9 @@
 """Make the shipped reader: python scripts/train_reader.py TEXT... --backgrounds FOLDER --work FOLDER.
 
-Draws damaged lines of captions and keeps the tower's features of them; makes a new reader whose neck and characters
-begin where the tower's own recogniser stands; lets it learn from text alone, then from the lines; measures and saves.
-Each phase leaves its result in --work, and a second run goes on where the first was stopped, within a phase too.
-About three hours on two free cores with the defaults.
+Draws damaged lines of captions; makes a new reader whose neck and characters begin where the tower's own recogniser
+stands; lets the tower's last stage and the neck get used to damage; keeps the tower's features of all lines; lets the
+language model learn from text alone, then from the lines; measures and saves. Each phase leaves its result in --work,
+and a second run goes on where the first was stopped, within a phase too.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from caprag.synthesis.fonts import load_fonts
 from caprag.text import normalize
 from caprag.training.reader import (
     CaptionLines,
-    FeatureStore,
+    LineStore,
     ReaderOptions,
     ReaderSize,
+    TuningOptions,
     make_features,
+    make_pixels,
     new_reader,
     train_reader,
+    tune_tower,
 )
 from caprag.training.reader.initial import load_recognizer_weights
 from caprag.training.reader.loop import evaluate_features, fit_blank
@@ -54,7 +57,7 @@ def main() -> None:
     print(f"{len(train)} sentences to learn, {len(held_out)} held out", flush=True)
     for name, texts in (("train", train), ("held_out", held_out)):
         (work / f"{name}.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    stores = {}
+    pixels = {}
     for name, texts, count, seed in (
         ("train", train, arguments.lines, 1),
         ("held_out", held_out, arguments.measured, 2),
@@ -63,31 +66,49 @@ def main() -> None:
             caption_lines, work / f"{name}.txt", arguments.backgrounds, arguments.fonts, count, seed
         )
         digest = hashlib.sha256("\n".join(map(str, (texts, seed, arguments.fonts, arguments.backgrounds))).encode())
-        stores[name] = make_features(
-            lines, count, work / f"features-{name}", about=digest.hexdigest(), workers=arguments.workers, progress=True
+        pixels[name] = make_pixels(
+            lines, count, work / f"pixels-{name}", about=digest.hexdigest(), workers=arguments.workers, progress=True
         )
     if not (work / "new").exists():
-        part = work / "new.part"
         size = ReaderSize(hidden=arguments.hidden, layers=arguments.layers)
-        new_reader(part, characters(train), size, seed=arguments.seed)
-        model = ReaderForConditionalGeneration.from_pretrained(part)
+        new_reader(work / "new.part", characters(train), size, seed=arguments.seed)
+        (work / "new.part").rename(work / "new")
+    tuning = TuningOptions(steps=arguments.tower_steps, seed=arguments.seed)
+    tuned = tune_tower(
+        pixels["train"], work / "new", work / "tuned", tuning, held_out=pixels["held_out"].first(SAMPLE),
+        seconds=arguments.seconds, progress=True,
+    )  # fmt: skip
+    print(tuned, flush=True)
+    if tuned["step"] < tuned["steps"]:
+        print("not done; the same command goes on", flush=True)
+        return
+    stores = {
+        name: make_features(
+            store, work / f"features-{name}", reader=work / "tuned", workers=arguments.workers, progress=True
+        )
+        for name, store in pixels.items()
+    }
+    if not (work / "begun").exists():
+        model = ReaderForConditionalGeneration.from_pretrained(work / "tuned")
         print(f"steps without a character known for {fit_blank(model, stores['train']):.2%}", flush=True)
-        model.save_pretrained(part)
-        part.rename(work / "new")
+        model.save_pretrained(work / "begun.part")
+        ReaderProcessor.from_pretrained(work / "tuned").save_pretrained(work / "begun.part")
+        (work / "begun.part").rename(work / "begun")
     options = ReaderOptions(
         epochs=arguments.epochs, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate,
         text_steps=arguments.text_steps, seed=arguments.seed,
     )  # fmt: skip
     result = train_reader(
-        stores["train"], work / "new", work / "trained", options, sentences=train,
+        stores["train"], work / "begun", work / "trained", options, sentences=train,
         held_out=stores["held_out"].first(SAMPLE), seconds=arguments.seconds, progress=True,
     )  # fmt: skip
     print(result, flush=True)
     if result["step"] < result["steps"]:
         print("not done; the same command goes on", flush=True)
         return
-    figures = {**measure(work / "trained", stores["held_out"]), "hours": result["seconds"] / 3600}
-    save(work / "trained", arguments.out, arguments, options, figures)
+    hours = (tuned["seconds"] + result["seconds"]) / 3600
+    figures = {**measure(work / "trained", stores["held_out"]), "hours": hours}
+    save(work / "trained", arguments.out, arguments, {"tuning": tuning, "training": options}, figures)
 
 
 def sentences(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -124,15 +145,16 @@ def characters(texts: list[str]) -> list[str]:
     return sorted((common & known) | {c for c in written if c in known})
 
 
-def measure(folder: Path, store: FeatureStore) -> dict[str, float]:
+def measure(folder: Path, store: LineStore) -> dict[str, float]:
     """Read all lines that were held out."""
     model = ReaderForConditionalGeneration.from_pretrained(folder).eval()
     return evaluate_features(model, ReaderProcessor.from_pretrained(folder), store)
 
 
 def save(
-    trained: Path, out: Path, arguments: argparse.Namespace, options: ReaderOptions, figures: dict[str, float]
-) -> None:
+    trained: Path, out: Path, arguments: argparse.Namespace, options: dict[str, TuningOptions | ReaderOptions],
+    figures: dict[str, float],
+) -> None:  # fmt: skip
     """Write the reader in half precision, with how it was made."""
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -141,7 +163,7 @@ def save(
     names = ("lines", "measured", "hidden", "layers", "seed")
     recipe = {
         "options": {name: getattr(arguments, name) for name in names},
-        "training": asdict(options),
+        **{name: asdict(chosen) for name, chosen in options.items()},
         "figures": figures,
     }
     (part / "recipe.json").write_text(json.dumps(recipe, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -165,6 +187,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "caprag/recognition/reader/weights")
     parser.add_argument("--lines", type=int, default=80_000, help="captions to draw")
     parser.add_argument("--measured", type=int, default=1_000, help="captions of held-out documents")
+    parser.add_argument("--tower-steps", type=int, default=2_000, help="of tuning the tower")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--text-steps", type=int, default=1_500)
     parser.add_argument("--batch-size", type=int, default=48)

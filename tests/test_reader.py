@@ -51,7 +51,7 @@ def test_a_line_keeps_its_proportions_and_is_filled_up_with_grey() -> None:
     pixels = line_pixels(Image.new("RGB", (100, 40), (255, 0, 0)))
     assert pixels.shape == (3, 48, 128)
     assert np.allclose(pixels[:, :, :118], np.array([-1.0, -1.0, 1.0])[:, None, None])
-    assert not pixels[:, :, 120:].any()
+    assert np.abs(pixels[:, :, 120:]).max() < 0.005
     assert line_pixels(Image.new("RGB", (1, 300))).shape == (3, 48, 32)
 
 
@@ -96,15 +96,15 @@ def test_the_recognizer_reads_with_it(folder: Path) -> None:
     """Beams of mixed widths are those of single lines, and scores are the plain model's."""
     recognizer = VLMRecognizer(folder, max_new_tokens=6, crop="frame")
     pictures = [drawn("AB12"), drawn("c", (70, 60)), drawn("ABCDEFGH 34", (420, 60))]
-    together = recognizer.recognize_batch(pictures, 3)
+    together = recognizer.recognize_batch(pictures, 5)
     for picture, found in zip(pictures, together, strict=True):
-        alone = recognizer.recognize_batch([picture], 3)[0]
+        alone = recognizer.recognize_batch([picture], 5)[0]
         assert [h.text for h in alone] == [h.text for h in found]
         assert np.allclose([h.logprob for h in alone], [h.logprob for h in found], atol=1e-3)
     model: Any = ReaderForConditionalGeneration.from_pretrained(folder).eval()
     processor = ReaderProcessor.from_pretrained(folder)
-    inputs = processor(images=[pictures[0]])
-    text = next(h for h in together[0] if h.text)
+    shown, text = next((one, h) for one, found in zip(pictures, together, strict=True) for h in found if h.text)
+    inputs = processor(images=[shown])
     said = processor.tokenizer(text.text, add_special_tokens=False)["input_ids"] + [processor.tokenizer.eos_token_id]
     whole = torch.cat([inputs["input_ids"], torch.tensor([said])], 1)
     with torch.no_grad():

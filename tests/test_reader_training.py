@@ -14,20 +14,26 @@ from PIL import Image
 
 from caprag.errors import ModelError
 from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
-from caprag.recognition.reader.tower import Tower, line_pixels
+from caprag.recognition.reader.modeling import TowerChanges
+from caprag.recognition.reader.tower import LAST_STAGE, Tower, line_bytes, line_pixels
 from caprag.synthesis.backgrounds import Backgrounds
 from caprag.synthesis.fonts import load_fonts
 from caprag.training.reader import (
     CaptionLines,
-    FeatureStore,
+    LineStore,
     ReaderOptions,
     ReaderSize,
+    TuningOptions,
     make_features,
+    make_pixels,
     new_reader,
     train_reader,
+    tune_tower,
 )
-from caprag.training.reader.features import batches
+from caprag.training.reader.features import picture_of
 from caprag.training.reader.loop import evaluate_features, fit_blank
+from caprag.training.reader.stores import batches
+from caprag.training.reader.tuning import LastStage
 
 TEXTS = ("ABBA", "CAB", "BEAD", "FACE", "DEAF", "CAFE")
 """Letters that the drawn font has."""
@@ -43,12 +49,17 @@ def font(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(font: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    return make_features(functools.partial(lines_of, font, 24, 1), 24, tmp_path_factory.mktemp("f"), about="test")
+def pixels(font: Path, tmp_path_factory: pytest.TempPathFactory) -> LineStore:
+    return make_pixels(functools.partial(lines_of, font, 24, 1), 24, tmp_path_factory.mktemp("p"), about="test")
 
 
 @pytest.fixture(scope="module")
-def base(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(pixels: LineStore, tmp_path_factory: pytest.TempPathFactory) -> LineStore:
+    return make_features(pixels, tmp_path_factory.mktemp("f"))
+
+
+@pytest.fixture(scope="module")
+def base(store: LineStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("base") / "new"
     new_reader(made, "ABCDEF", ReaderSize(hidden=128, layers=1, heads=4, key_value_heads=2, intermediate=128), seed=1)
     model = ReaderForConditionalGeneration.from_pretrained(made)
@@ -66,20 +77,71 @@ def test_lines_are_cut_out_alike_each_time(font: Path) -> None:
             np.testing.assert_array_equal(np.asarray(first.image), np.asarray(second.image))
 
 
-def test_features_are_those_of_the_lines_and_resume(font: Path, tmp_path: Path) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_pixels_and_features_are_those_of_the_lines_and_resume(font: Path, tmp_path: Path) -> None:
     source = functools.partial(lines_of, font, 6, 2)
-    made = make_features(source, 6, tmp_path / "f", about="six")
+    drawn = make_pixels(source, 6, tmp_path / "p", about="six")
+    made = make_features(drawn, tmp_path / "f")
     lines = [line for number in range(6) for line in source().make(number)]
-    assert made.texts == [line.text for line in lines]
-    found = Tower(1).features([line_pixels(lines[-1].image)])[0]
-    np.testing.assert_allclose(made[len(made) - 1], found, atol=2e-2)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "f").iterdir()}
-    again = make_features(source, 6, tmp_path / "f", about="six")
+    assert drawn.texts == made.texts == [line.text for line in lines]
+    for place, line in enumerate(lines):
+        np.testing.assert_array_equal(picture_of(drawn[place]), line_bytes(line.image))
+        found = Tower(1).features([line_pixels(line.image)])[0]
+        np.testing.assert_allclose(made[place], found, atol=2e-2, rtol=1e-3)
+    before = contents(tmp_path / "p"), contents(tmp_path / "f")
+    again = make_features(make_pixels(source, 6, tmp_path / "p", about="six"), tmp_path / "f")
     assert again.texts == made.texts
-    assert before == {path.name: path.read_bytes() for path in (tmp_path / "f").iterdir()}
+    assert before == (contents(tmp_path / "p"), contents(tmp_path / "f"))
     with pytest.raises(ValueError, match="other lines"):
-        make_features(source, 6, tmp_path / "f", about="others")
+        make_pixels(source, 6, tmp_path / "p", about="others")
+    with pytest.raises(ValueError, match="other lines"):
+        make_features(make_pixels(source, 6, tmp_path / "q", about="others"), tmp_path / "f")
     assert made.first(2).texts == made.texts[:2]
+
+
+def test_the_last_stage_is_the_networks_own_with_and_without_changes(pixels: LineStore) -> None:
+    """What gradients go through is what onnxruntime computes."""
+    line = line_pixels(picture_of(pixels[0]))
+    maps = torch.from_numpy(Tower(1, end=LAST_STAGE).maps(line))
+    changes = TowerChanges(4)
+    with torch.no_grad():
+        before = LastStage(changes)(maps)[0].numpy()
+        for part in changes.up.values():
+            part.normal_(std=0.05)
+        after = LastStage(changes)(maps)[0].numpy()
+    np.testing.assert_allclose(before, Tower(1).features([line])[0], atol=1e-3, rtol=1e-3)
+    np.testing.assert_allclose(after, Tower(1, changes=changes.weights()).features([line])[0], atol=1e-3, rtol=1e-3)
+    assert np.abs(after - before).max() > 0.1
+
+
+def test_a_tuned_tower_reads_better_and_goes_on_as_if_it_had_not_been_stopped(
+    pixels: LineStore, base: Path, tmp_path: Path
+) -> None:
+    options = TuningOptions(rank=4, steps=12, batch_size=8, learning_rate=5e-3, warmup_steps=2, checkpoint_steps=100)
+    whole = tune_tower(pixels, base, tmp_path / "whole", options, held_out=pixels)
+    assert tune_tower(pixels, base, tmp_path / "parts", options, seconds=0.0)["step"] < options.steps
+    ended = tune_tower(pixels, base, tmp_path / "parts", options, held_out=pixels)
+    assert ended["cer"] == pytest.approx(whole["cer"], abs=1e-9)
+    log = [json.loads(row) for row in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] > 0
+    assert whole["cer"] < log[0]["cer"]
+    one, two = (ReaderForConditionalGeneration.from_pretrained(tmp_path / name).eval() for name in ("whole", "parts"))
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, two.state_dict()[name], atol=1e-5, rtol=1e-4)
+    # What is read from pictures goes through the changes, as what is learnt from features does.
+    found = make_features(pixels, tmp_path / "features", reader=tmp_path / "whole")
+    image = Image.fromarray(picture_of(pixels[0]))
+    inputs = ReaderProcessor.from_pretrained(tmp_path / "whole")(images=[image])
+    seen = one.picture_features(inputs["pixel_values"], inputs["pixel_widths"])[0]
+    np.testing.assert_allclose(seen.numpy(), found[0], atol=2e-2, rtol=1e-3)
+    assert np.abs(seen.numpy() - make_features(pixels, tmp_path / "plain")[0]).max() > 0.05
+    with pytest.raises(ModelError, match="other lines or options"):
+        tune_tower(pixels, base, tmp_path / "parts", TuningOptions(rank=4, seed=3))
+    with pytest.raises(ValueError, match="rank"):
+        tune_tower(pixels, tmp_path / "whole", tmp_path / "more", TuningOptions(rank=8))
 
 
 def test_a_batch_has_one_width_and_each_line_comes_once() -> None:
@@ -89,7 +151,7 @@ def test_a_batch_has_one_width_and_each_line_comes_once() -> None:
     assert all(len({steps[place] for place in batch}) == 1 and len(batch) <= 8 for batch in seen)
 
 
-def test_it_learns_and_goes_on_as_if_it_had_not_been_stopped(store: FeatureStore, base: Path, tmp_path: Path) -> None:
+def test_it_learns_and_goes_on_as_if_it_had_not_been_stopped(store: LineStore, base: Path, tmp_path: Path) -> None:
     options = ReaderOptions(
         epochs=30, batch_size=8, learning_rate=3e-3, warmup_steps=5, text_steps=3, checkpoint_steps=10_000, seed=1
     )
@@ -114,7 +176,7 @@ def test_it_learns_and_goes_on_as_if_it_had_not_been_stopped(store: FeatureStore
         train_reader(store, base, tmp_path / "none", ReaderOptions(text_steps=1))
 
 
-def test_only_what_is_learnt_moves(store: FeatureStore, base: Path, tmp_path: Path) -> None:
+def test_only_what_is_learnt_moves(store: LineStore, base: Path, tmp_path: Path) -> None:
     """The neck's normalisations go on with the statistics that the tower was trained with."""
     options = ReaderOptions(epochs=1, batch_size=24)
     train_reader(store, base, tmp_path / "out", options)
@@ -127,4 +189,8 @@ def test_only_what_is_learnt_moves(store: FeatureStore, base: Path, tmp_path: Pa
 def test_a_picture_goes_the_whole_way(base: Path) -> None:
     model = ReaderForConditionalGeneration.from_pretrained(base).eval()
     inputs = ReaderProcessor.from_pretrained(base)(images=[Image.new("RGB", (200, 50))])
-    assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[1] > inputs["input_ids"].shape[1]
+    seen = model.look(**inputs)
+    assert seen["input_ids"].shape[1] < inputs["input_ids"].shape[1]
+    found = model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    assert found.shape[1] > seen["input_ids"].shape[1]
+    assert torch.equal(found, model.generate(**seen, max_new_tokens=2, do_sample=False))

@@ -100,6 +100,11 @@ class Wording:
         }
         if not self.start and "input_ids" not in inputs:
             inputs["input_ids"] = torch.full((len(images), 1), self._bare_start, device=self._model.device)
+        # Where the number of a picture's tokens depends on what it shows, the model must look first.
+        look = getattr(self._model, "look", None)
+        if look is not None:
+            with torch.inference_mode():
+                inputs = look(**inputs)
         return inputs
 
     def decode(self, row: Sequence[int]) -> str:

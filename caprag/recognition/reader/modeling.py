@@ -1,31 +1,34 @@
 """The shipped reader: a vision tower, a neck, and a small causal language model that reads on after the picture.
 
-In LLaVA's way the picture's features stand before the text as if they were tokens. They begin in the space of the
-characters' embeddings: a step that the tower took for a character lies near that character, so that reading is at
-first copying. Knows features and token ids, no files and no pictures. Plain transformers loads and generates with it
-once this package is imported.
+In LLaVA's way the picture's features stand before the text as if they were tokens: those steps alone that show a
+character, which are about as many as the text has. They begin in the space of the characters' embeddings: a step that
+the tower took for a character lies near that character, so that reading is at first copying. Knows features and token
+ids, no files and no pictures. Plain transformers loads and generates with it once this package is imported.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from caprag.recognition.reader.tower import STRIDE, Tower
+from caprag.recognition.reader.tower import POINTWISE, STRIDE, Tower
 
 _hub: Any = transformers  # its annotations differ from version to version
 
-STEPS_A_TOKEN = 2
-"""Steps of the tower that are one token of the prefix: 16 of a line's 48 pixels."""
+_EMPTY = math.log(0.9 / 0.1)
+"""Logit from which on a step shows no character."""
 
 
 class ReaderConfig(_hub.PreTrainedConfig):  # type: ignore[misc]
-    """Sizes of the neck and of the language model, and which tokens stand for the picture and for no character."""
+    """Sizes of the neck, the language model and the tower's changes; tokens for the picture and for no character."""
 
     model_type = "caprag_reader"
     sub_configs = {"text_config": _hub.Qwen3Config, "neck_config": _hub.PPOCRV6SmallRecConfig}  # noqa: RUF012
@@ -37,6 +40,7 @@ class ReaderConfig(_hub.PreTrainedConfig):  # type: ignore[misc]
         *,
         image_token_id: int = 0,
         blank_token_id: int = 4,
+        tower_rank: int = 0,
         **kwargs: Any,
     ) -> None:
         text = text_config or {}
@@ -45,6 +49,7 @@ class ReaderConfig(_hub.PreTrainedConfig):  # type: ignore[misc]
         self.neck_config = _hub.PPOCRV6SmallRecConfig(**neck) if isinstance(neck, dict) else neck
         self.image_token_id = image_token_id
         self.blank_token_id = blank_token_id
+        self.tower_rank = tower_rank
         kwargs.setdefault("tie_word_embeddings", True)
         super().__init__(**kwargs)
 
@@ -53,36 +58,61 @@ class ReaderConfig(_hub.PreTrainedConfig):  # type: ignore[misc]
         return self.text_config
 
 
+class TowerChanges(nn.Module):
+    """What was learnt on top of the weights of the tower's last stage: for each a product of two thin matrices."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.down = nn.ParameterDict(
+            {name: torch.randn(rank, into) / into**0.5 for name, (_, into) in POINTWISE.items()}
+        )
+        self.up = nn.ParameterDict({name: torch.zeros(out, rank) for name, (out, _) in POINTWISE.items()})
+
+    def product(self, name: str) -> torch.Tensor:
+        """Return what is added to the weights of one convolution, (out, in)."""
+        made: torch.Tensor = self.up[name] @ self.down[name]
+        return made
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return all that is added, as the tower takes it."""
+        return {name: self.product(name).to("cpu", torch.float32).numpy() for name in POINTWISE}
+
+
 class Projector(nn.Module):
     """From the neck's steps to tokens of the prefix, and to scores of characters.
 
-    Steps lie in the space of the characters' embeddings by `to_text`. The steps of one token are summed, each by how
-    little it looks like no character at all; what the sum loses is added by `detail`, which begins at zero.
+    Steps lie in the space of the characters' embeddings by `to_text`, each the shorter the more it looks like no
+    character at all; what that loses is added by `detail`, which begins at zero.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.to_text = nn.Linear(width, hidden, bias=False)
         self.blank = nn.Linear(width, 1)
-        self.detail = nn.Linear(width * STEPS_A_TOKEN, hidden)
+        self.detail = nn.Linear(width, hidden)
         self.scale = nn.Parameter(torch.ones(()))
         for linear in (self.blank, self.detail):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
     def forward(self, steps: torch.Tensor) -> torch.Tensor:
-        """Return the prefix, (n, steps / 2, hidden), of steps (n, steps, width)."""
-        rows, length, width = steps.shape
-        told = self.to_text(steps) * torch.sigmoid(-self.blank(steps))
-        summed = told.view(rows, length // STEPS_A_TOKEN, STEPS_A_TOKEN, -1).sum(2)
-        prefix: torch.Tensor = summed + self.detail(steps.reshape(rows, length // STEPS_A_TOKEN, width * STEPS_A_TOKEN))
-        return prefix
+        """Return a token, (..., hidden), for each step, (..., width)."""
+        told: torch.Tensor = self.to_text(steps) * torch.sigmoid(-self.blank(steps)) + self.detail(steps)
+        return told
+
+    def shown(self, steps: torch.Tensor) -> list[torch.Tensor]:
+        """Return the steps that show a character, (m, width) for each line of (n, steps, width); at least one."""
+        doubt = self.blank(steps).squeeze(-1)
+        wanted = (doubt < _EMPTY) | (doubt <= doubt.amin(1, keepdim=True))
+        return [line[keep] for line, keep in zip(steps, wanted, strict=True)]
 
 
 class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin):  # type: ignore[misc]
     """Reads lines of text from pictures or from the tower's features.
 
-    The tower is no part of the state: it comes from the installed rapidocr when the first picture does.
+    The tower is no part of the state, but for changes to its last stage: it comes from the installed rapidocr when the
+    first picture does.
     """
 
     config_class = ReaderConfig
@@ -97,6 +127,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         super().__init__(config)
         from transformers.models.pp_ocrv6_small_rec.modeling_pp_ocrv6_small_rec import PPOCRV6SmallRecEncoderWithSVTR
 
+        self.tower_changes = TowerChanges(config.tower_rank) if config.tower_rank else None
         self.neck = PPOCRV6SmallRecEncoderWithSVTR(config.neck_config)
         self.projector = Projector(config.neck_config.hidden_size, config.text_config.hidden_size)
         self.ctc_bias = nn.Parameter(torch.zeros(config.text_config.vocab_size))
@@ -133,7 +164,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
     def picture_features(self, pixel_values: torch.Tensor, pixel_widths: torch.Tensor) -> list[torch.Tensor]:
         """Run the tower: a tensor of (width / 8, 384) for each of the lines, cut to their widths in pixels."""
         if self._tower is None:
-            self._tower = Tower()
+            self._tower = Tower(changes=self.tower_changes.weights() if self.tower_changes is not None else None)
         pixels = pixel_values.detach().to("cpu", torch.float32).numpy()
         lines = [line[:, :, :width] for line, width in zip(pixels, pixel_widths.tolist(), strict=True)]
         # A beam's paths share a picture, and stand side by side.
@@ -142,26 +173,76 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         tensors = [torch.from_numpy(one).to(self.device, self.dtype) for one in found]
         return [tensors[place - 1] for place in np.cumsum(fresh).tolist()]
 
-    def _embeddings(self, input_ids: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
-        """Put the prefixes of lines of any widths where the ids have image tokens."""
-        embeddings = self.get_input_embeddings()(input_ids)
+    def prefixes(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the tokens of lines, (m, hidden) each, of the tower's features, (steps, 384) each."""
         by_length: dict[int, list[int]] = {}
         for place, found in enumerate(features):
             by_length.setdefault(len(found), []).append(place)
         prefixes: list[Any] = [None] * len(features)
         for places in by_length.values():
-            made = self.projector(self.steps(torch.stack([features[place] for place in places])))
-            for place, prefix in zip(places, made, strict=True):
-                prefixes[place] = prefix
+            steps = self.steps(torch.stack([features[place] for place in places]))
+            for place, shown in zip(places, self.projector.shown(steps), strict=True):
+                prefixes[place] = self.projector(shown)
+        return prefixes
+
+    def look(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *,
+        pixel_values: torch.Tensor | None = None, pixel_widths: torch.Tensor | None = None,
+        features: Sequence[torch.Tensor] | None = None, short: bool = True, **others: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Look at the pictures: how many tokens a line takes is known only then.
+
+        Parameters
+        ----------
+        input_ids, attention_mask
+            (n, length): as the processor gives them, with a place for every step of a line, padded on the left.
+        pixel_values, pixel_widths, features
+            As in `forward`.
+        short
+            Whether to cut off what all rows have too much on the left.
+        others
+            Returned as they are.
+
+        Returns
+        -------
+        dict
+            ``input_ids`` and ``attention_mask`` with as many places as tokens are wanted, at the places' end, and
+            ``prefix``: (n, tokens, hidden), filled up on the left.
+
+        Raises
+        ------
+        ValueError
+            Where a row has another number of places than its line has steps.
+        """
+        if features is None:
+            if pixel_values is None:
+                raise ValueError("there is no picture to look at: pixel_values or features are wanted")
+            if pixel_widths is None:
+                pixel_widths = torch.full((len(pixel_values),), pixel_values.shape[-1])
+            features = self.picture_features(pixel_values, pixel_widths)
         image = input_ids == self.config.image_token_id
-        counts, wanted = image.sum(1).tolist(), [len(prefix) for prefix in prefixes]
+        counts, wanted = image.sum(1).tolist(), [len(found) for found in features]
         if counts != wanted:
             raise ValueError(
-                f"the text has places for {counts} tokens of the pictures, whose features are {wanted}; "
+                f"the text has places for {counts} steps of the pictures, which have {wanted}; "
                 "let the reader's processor make the inputs"
             )
-        joined = torch.cat(prefixes).to(embeddings.dtype)
-        filled: torch.Tensor = embeddings.masked_scatter(image.unsqueeze(-1), joined)
+        prefixes = self.prefixes(features)
+        ids, mask = input_ids.clone(), torch.ones_like(input_ids) if attention_mask is None else attention_mask.clone()
+        for row, prefix in enumerate(prefixes):
+            gone = image[row].nonzero()[: counts[row] - len(prefix), 0]
+            ids[row, gone], mask[row, gone] = self.config.text_config.pad_token_id, 0
+        first = int(mask.argmax(1).min()) if short else 0
+        longest = max(map(len, prefixes))
+        filled = torch.stack([nn.functional.pad(prefix, (0, 0, longest - len(prefix), 0)) for prefix in prefixes])
+        return {**others, "input_ids": ids[:, first:], "attention_mask": mask[:, first:], "prefix": filled}
+
+    def _embeddings(self, input_ids: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        """Put the tokens of lines where the ids have places for them."""
+        embeddings = self.get_input_embeddings()(input_ids)
+        image = input_ids == self.config.image_token_id
+        places = torch.arange(prefix.shape[1], device=prefix.device) >= prefix.shape[1] - image.sum(1, keepdim=True)
+        filled: torch.Tensor = embeddings.masked_scatter(image.unsqueeze(-1), prefix[places].to(embeddings.dtype))
         return filled
 
     def forward(
@@ -169,7 +250,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         pixel_widths: torch.Tensor | None = None,
-        features: list[torch.Tensor] | None = None,
+        features: Sequence[torch.Tensor] | None = None,
+        prefix: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Any = None,
@@ -184,11 +266,15 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         Parameters
         ----------
         input_ids
-            (n, length): one image token for each 16 pixels of a line's width, the start token, and the text.
+            (n, length): one image token for each 8 pixels of a line's width, the start token, and the text. Tokens of
+            a text stay in their places; of the picture's those that show nothing are hidden.
         pixel_values, pixel_widths
             Lines as `line_pixels` makes them, filled up to one width, (n, 3, 48, width), and their widths, (n,).
         features
             In their place the tower's features of the lines, (width / 8, 384) each.
+        prefix
+            In their place what `look` returned, with its ids and mask. To generate with a cache this is the way, since
+            a cache does not know what is hidden; `generate` goes it by itself.
         labels
             (n, length), -100 where nothing is to be learnt.
 
@@ -199,14 +285,16 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("the reader needs input_ids or inputs_embeds")
-            if features is None and pixel_values is not None:
-                if pixel_widths is None:
-                    pixel_widths = torch.full((len(pixel_values),), pixel_values.shape[-1])
-                features = self.picture_features(pixel_values, pixel_widths)
-            if features is None:
+            if prefix is None and (features is not None or pixel_values is not None):
+                seen = self.look(
+                    input_ids, attention_mask, pixel_values=pixel_values, pixel_widths=pixel_widths, features=features,
+                    short=False,
+                )  # fmt: skip
+                input_ids, attention_mask, prefix = seen["input_ids"], seen["attention_mask"], seen["prefix"]
+            if input_ids is None or prefix is None:
                 inputs_embeds = self.get_input_embeddings()(input_ids)
             else:
-                inputs_embeds = self._embeddings(input_ids, features)
+                inputs_embeds = self._embeddings(input_ids, prefix)
         found: CausalLMOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids,
             past_key_values=past_key_values, labels=labels, use_cache=use_cache, logits_to_keep=logits_to_keep,
@@ -214,19 +302,27 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         )  # fmt: skip
         return found
 
+    def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        """Generate as transformers does, after a look at the pictures; what is returned begins with `look`'s ids."""
+        if inputs is not None:
+            kwargs["input_ids"] = inputs
+        if kwargs.get("prefix") is None and (kwargs.keys() & {"pixel_values", "features"}):
+            kwargs = self.look(**kwargs)
+        return super().generate(**kwargs)
+
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """Give the picture with the prompt, and not again with each further token."""
-        picture = {name: kwargs.pop(name, None) for name in ("pixel_values", "pixel_widths", "features")}
+        prefix = kwargs.pop("prefix", None)
         first = kwargs.get("is_first_iteration", False)
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        if first or not kwargs.get("use_cache", True):
-            inputs |= {name: value for name, value in picture.items() if value is not None}
+        if prefix is not None and (first or not kwargs.get("use_cache", True)):
+            inputs["prefix"] = prefix
         return inputs
 
 
-def tokens_of(width: int) -> int:
-    """Return how many tokens of the prefix a line of so many pixels has."""
-    return width // (STRIDE * STEPS_A_TOKEN)
+def steps_of(width: int) -> int:
+    """Return how many steps the tower has for a line of so many pixels."""
+    return width // STRIDE
 
 
-__all__ = ["ReaderConfig", "ReaderForConditionalGeneration", "tokens_of"]
+__all__ = ["ReaderConfig", "ReaderForConditionalGeneration", "steps_of"]

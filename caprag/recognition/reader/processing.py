@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import transformers
 
-from caprag.recognition.reader.modeling import tokens_of
+from caprag.recognition.reader.modeling import steps_of
 from caprag.recognition.reader.tower import HEIGHT, line_pixels
 
 _hub: Any = transformers  # its annotations differ from version to version
@@ -65,7 +65,7 @@ class ReaderImageProcessor(_hub.BaseImageProcessor):  # type: ignore[misc]
 class ReaderProcessor(_hub.ProcessorMixin):  # type: ignore[misc]
     """Pictures of lines, and texts for training, to the inputs of the reader.
 
-    A prompt is a line's image tokens and the start token; no words can be asked.
+    A prompt is an image token for each step of a line and the start token; no words can be asked.
     """
 
     attributes = ["image_processor", "tokenizer"]  # noqa: RUF012
@@ -87,7 +87,7 @@ class ReaderProcessor(_hub.ProcessorMixin):  # type: ignore[misc]
             raise ValueError("the shipped reader reads the line as it is; it takes no prompt")
         inputs = self.image_processor.preprocess(images, return_tensors=None)
         image, start, pad = (self.tokenizer.convert_tokens_to_ids(token) for token in (IMAGE, START, END))
-        rows = [[image] * tokens_of(int(width)) + [start] for width in inputs["pixel_widths"]]
+        rows = [[image] * steps_of(int(width)) + [start] for width in inputs["pixel_widths"]]
         longest = max(map(len, rows), default=0)
         inputs["input_ids"] = np.array([[pad] * (longest - len(row)) + row for row in rows])
         inputs["attention_mask"] = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows])

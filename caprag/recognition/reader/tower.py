@@ -1,16 +1,17 @@
 """The vision tower of the shipped reader: what PP-OCRv6's recogniser sees, before it decides on characters.
 
 The network is the one in the installed rapidocr; it is cut where its convolutions end, and nothing of it is stored
-here. Knows one line of text at a time. It runs on onnxruntime and can't be trained.
+here. A reader may carry changes to the weights of its last stage. Knows one line of text at a time.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +35,20 @@ SHA256 = "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884"
 # Widths are multiples of this: few kinds of shapes, and an even number of steps.
 _UNIT = 32
 _WIDEST = 3200
-_INPUT, _OUTPUT = "x", "p2o.pd_op.pool2d.1.0"
+_INPUT = "x"
+
+END, LAST_STAGE = "p2o.pd_op.pool2d.1.0", "p2o.pd_op.add.51.0"
+"""Names in the network: where the tower ends, (1, 384, 1, width / 8), and what its last stage begins with,
+(1, 192, 6, width / 4)."""
+
+POINTWISE: Mapping[str, tuple[int, int]] = {
+    "conv2d_113": (384, 192), "conv2d_114": (384, 384), "conv2d_117": (768, 384), "conv2d_118": (384, 768),
+    "conv2d_121": (768, 384), "conv2d_122": (384, 768),
+}  # fmt: skip
+"""The last stage's convolutions of single pixels, in their order: channels out and in."""
 
 Pixels = npt.NDArray[np.float32]
+LineBytes = npt.NDArray[np.uint8]
 
 
 def network_file() -> Path:
@@ -58,7 +70,7 @@ def network_file() -> Path:
     return path
 
 
-def line_pixels(line: Image.Image) -> Pixels:
+def line_bytes(line: Image.Image) -> LineBytes:
     """Scale a line to the tower's height.
 
     Parameters
@@ -69,14 +81,20 @@ def line_pixels(line: Image.Image) -> Pixels:
     Returns
     -------
     numpy.ndarray
-        Shape (3, 48, width), float32 in [-1, 1], blue first; width a multiple of 32, from 32 to 3200 pixels. What is
-        added on the right is grey.
+        Shape (48, width, 3), uint8, red first; width a multiple of 32, from 32 to 3200 pixels. What is added on the
+        right is grey.
     """
     width = round(line.width * HEIGHT / max(1, line.height))
     width = min(max(width, 1), _WIDEST)
-    scaled = np.asarray(line.convert("RGB").resize((width, HEIGHT), Image.Resampling.BILINEAR), np.float32)
-    pixels = np.zeros((3, HEIGHT, -(-width // _UNIT) * _UNIT), np.float32)
-    pixels[:, :, :width] = scaled[:, :, ::-1].transpose(2, 0, 1) / 127.5 - 1.0
+    pixels = np.full((HEIGHT, -(-width // _UNIT) * _UNIT, 3), 128, np.uint8)
+    pixels[:, :width] = np.asarray(line.convert("RGB").resize((width, HEIGHT), Image.Resampling.BILINEAR))
+    return pixels
+
+
+def line_pixels(line: Image.Image | LineBytes) -> Pixels:
+    """Return what the tower takes of a line: (3, 48, width), float32 in [-1, 1], blue first."""
+    scaled = line_bytes(line) if isinstance(line, Image.Image) else line
+    pixels: Pixels = scaled[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) / 127.5 - 1.0
     return pixels
 
 
@@ -87,16 +105,28 @@ class Tower:
     ----------
     n_threads
         Of onnxruntime; ``None`` lets it take one a core.
+    changes
+        What is added to weights of the last stage, by the names in `POINTWISE`: (out, in).
+    end
+        Where it ends: `END`, or `LAST_STAGE` for what that one begins with.
     """
 
-    def __init__(self, n_threads: int | None = None) -> None:
+    def __init__(
+        self, n_threads: int | None = None, *, changes: Mapping[str, npt.NDArray[Any]] | None = None, end: str = END
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if n_threads is not None:
             options.intra_op_num_threads = n_threads
-        self._session = onnxruntime.InferenceSession(_cut(), options, providers=["CPUExecutionProvider"])
+        network = _changed(_cut(end), changes) if changes else _cut(end)
+        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+
+    def maps(self, line: Pixels) -> npt.NDArray[np.float32]:
+        """Return what the network ends with for a line as `line_pixels` makes it: (1, channels, rows, steps)."""
+        found: npt.NDArray[np.float32] = self._session.run(None, {_INPUT: line[None]})[0]
+        return found
 
     def features(self, lines: Sequence[Pixels]) -> list[npt.NDArray[np.float32]]:
         """Describe lines, one by one: on a CPU a batch saves nothing, and what pads it would change the features.
@@ -111,13 +141,27 @@ class Tower:
         list of numpy.ndarray
             Shape (width / 8, 384) each, float32.
         """
-        return [self._session.run(None, {_INPUT: line[None]})[0][0, :, 0].T for line in lines]
+        return [self.maps(line)[0, :, 0].T for line in lines]
 
 
 @functools.cache
-def _cut() -> bytes:
-    """Return the network up to where its convolutions end."""
+def _cut(end: str) -> bytes:
+    """Return the network up to one of its tensors."""
     import onnx
 
     model = onnx.load(str(network_file()))
-    return bytes(onnx.utils.Extractor(model).extract_model([_INPUT], [_OUTPUT]).SerializeToString())
+    return bytes(onnx.utils.Extractor(model).extract_model([_INPUT], [end]).SerializeToString())
+
+
+def _changed(network: bytes, changes: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Add to weights of a network."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_from_string(network)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, change in changes.items():
+        tensor = stored[f"{name}.w_0"]
+        weight = numpy_helper.to_array(tensor) + change.astype(np.float32)[:, :, None, None]
+        tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+    return bytes(model.SerializeToString())

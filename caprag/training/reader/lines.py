@@ -37,12 +37,15 @@ class DamageMix:
         Fewest and most lines of height of the low ones, of frames of 720.
     crf
         Least and most constant rate factor of their H.264.
+    worst
+        Share of the others whose strength is drawn from the upper half only.
     """
 
-    clean: float = 0.12
-    low: float = 0.5
-    lines: tuple[int, int] = (140, 320)
-    crf: tuple[int, int] = (28, 42)
+    clean: float = 0.06
+    low: float = 0.52
+    lines: tuple[int, int] = (130, 300)
+    crf: tuple[int, int] = (30, 41)
+    worst: float = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +118,4 @@ class CaptionLines:
                 enlarge=("cubic", "linear", "cubic")[int(rng.integers(3))],
                 h264_crf=int(rng.integers(mix.crf[0], mix.crf[1] + 1)),
             )
-        return sample_damage(rng, float(rng.random()))
+        return sample_damage(rng, float(rng.uniform(0.5 if rng.random() < mix.worst else 0.0, 1.0)))

@@ -1,0 +1,273 @@
+"""Let the tower get used to damage: changes to its last stage, and the neck, learnt by CTC alone.
+
+All but the last stage runs on onnxruntime, as it does in reading; the last stage is transformers' own class with the
+network's weights, so that gradients go through it. Characters keep the places that the recogniser gave them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from caprag.evaluation.metrics import count_errors
+from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
+from caprag.recognition.reader.modeling import TowerChanges
+from caprag.recognition.reader.tower import LAST_STAGE, POINTWISE, Tower, line_pixels, network_file
+from caprag.training.reader.features import picture_of
+from caprag.training.reader.run import Run, ctc_loss, ctc_tokens, follow
+from caprag.training.reader.stores import LineStore, batches
+
+
+@dataclass(frozen=True, slots=True)
+class TuningOptions:
+    """How the tower is tuned.
+
+    Attributes
+    ----------
+    rank
+        Of the changes to each convolution of single pixels in the last stage.
+    steps, batch_size
+        Steps, and lines a step; lines come again when all were seen.
+    learning_rate, neck_rate
+        The highest, of the changes and of the neck.
+    warmup_steps
+        Steps on the way up.
+    weight_decay, max_norm
+        Of AdamW, and the norm that gradients are cut to.
+    checkpoint_steps
+        Steps between two checkpoints.
+    seed
+        Of order and of what is drawn by chance.
+    """
+
+    rank: int = 64
+    steps: int = 2000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    neck_rate: float = 3e-4
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_norm: float = 1.0
+    checkpoint_steps: int = 250
+    seed: int = 0
+
+
+class LastStage(nn.Module):
+    """The tower's last stage, its weights with changes that can be learnt; the rest stands still.
+
+    Parameters
+    ----------
+    changes
+        What is added to the weights of `POINTWISE`.
+    """
+
+    def __init__(self, changes: TowerChanges) -> None:
+        super().__init__()
+        import onnx
+        from onnx import numpy_helper
+        from transformers.models.pp_lcnet_v4.configuration_pp_lcnet_v4 import PPLCNetV4Config
+        from transformers.models.pp_lcnet_v4.modeling_pp_lcnet_v4 import PPLCNetV4Block
+
+        graph = onnx.load(str(network_file())).graph
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        block: Any = PPLCNetV4Block
+        self.blocks: Any = block(PPLCNetV4Config(), 3)
+        self._fill(graph, stored)
+        self.blocks.eval().requires_grad_(requires_grad=False)
+        pointwise: list[nn.Module] = [
+            layer.convolution for part in self.blocks.blocks for layer in (part.channel_conv1, part.channel_conv2)
+        ]
+        for name, convolution in zip(POINTWISE, pointwise, strict=True):
+            parametrize.register_parametrization(convolution, "weight", _Changed(changes, name))
+
+    def _fill(self, graph: Any, stored: dict[str, Any]) -> None:
+        nodes = list(graph.node)
+        begin = next(place for place, node in enumerate(nodes) if LAST_STAGE in node.input and node.op_type == "Conv")
+        biases = {node.input[0]: node.input[1] for node in nodes if node.op_type == "Add"}
+        convolutions = iter([node for node in nodes[begin:] if node.op_type == "Conv"])
+        for block in self.blocks.blocks:
+            gates = getattr(block.token_squeeze_excitation, "convolutions", ())
+            for layer in (block.token_conv, *gates, block.channel_conv1, block.channel_conv2):
+                # A normalisation is a part of the network's convolutions already; transformers' class has it apart.
+                plain = layer if isinstance(layer, nn.Conv2d) else getattr(layer, "convolution", None)
+                if plain is None:
+                    continue
+                node = next(convolutions)
+                weight = torch.tensor(stored[node.input[1]])
+                bias = torch.tensor(stored[biases[node.output[0]]]).flatten()
+                with torch.no_grad():
+                    plain.weight.copy_(weight)
+                    if plain.bias is not None:
+                        plain.bias.copy_(bias)
+                    else:
+                        norm = layer.normalization
+                        norm.running_var.fill_(1.0 - norm.eps)
+                        norm.bias.copy_(bias)
+
+    def train(self, mode: bool = True) -> LastStage:  # noqa: ARG002
+        """Stay as it was made: its normalisations stand still."""
+        return self
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the tower's features, (n, steps, 384), of what the stage begins with, (n, 192, 6, 2 steps)."""
+        found: torch.Tensor = self.blocks(maps)
+        return functional.avg_pool2d(found, (3, 2)).squeeze(2).transpose(1, 2)
+
+
+class _Changed(nn.Module):
+    def __init__(self, changes: TowerChanges, name: str) -> None:
+        super().__init__()
+        self.changes, self.name = changes, name
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + self.changes.product(self.name)[:, :, None, None]
+
+
+def tune_tower(
+    pixels: LineStore, base: Path, out: Path, options: TuningOptions | None = None, *,
+    held_out: LineStore | None = None, seconds: float = math.inf, progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Tune the tower and the neck of a reader, or go on with it.
+
+    Parameters
+    ----------
+    pixels
+        Lines, as `make_pixels` returns them.
+    base
+        Folder of a reader.
+    out
+        Gets the reader with its changes to the tower, ``checkpoint.pt`` and ``log.jsonl``.
+    options
+        How to tune.
+    held_out
+        Lines to measure on at every checkpoint.
+    seconds
+        Stop after so long, with a checkpoint.
+    progress
+        Whether to show how far it is on stderr.
+
+    Returns
+    -------
+    dict
+        ``step``, ``steps``, ``seconds``, ``loss`` and, where lines are held out, ``cer`` and ``exact`` of CTC alone.
+
+    Raises
+    ------
+    ModelError
+        Where the checkpoint belongs to other lines or options.
+    """
+    settings = options or TuningOptions()
+    torch.manual_seed(settings.seed)
+    processor = ReaderProcessor.from_pretrained(base)
+    model, changes = _with_changes(base, settings.rank)
+    model.train()
+    stage, stem = LastStage(changes), _Stem(torch.get_num_threads())
+    trained = nn.ModuleDict({"changes": changes, "neck": model.neck})
+    run = Run(
+        out / "checkpoint.pt", trained,
+        [
+            {"params": list(changes.parameters()), "lr": settings.learning_rate},
+            {"params": list(model.neck.parameters()), "lr": settings.neck_rate},
+        ],
+        total=settings.steps, warmup=settings.warmup_steps, weight_decay=settings.weight_decay,
+        max_norm=settings.max_norm, about=(json.dumps(asdict(settings), sort_keys=True), *pixels.texts),
+    )  # fmt: skip
+
+    def steps_of(store: LineStore, rows: Sequence[int]) -> torch.Tensor:
+        return model.steps(stage(stem.maps([store[row] for row in rows])))
+
+    def loss_of(rows: Sequence[int]) -> torch.Tensor:
+        ids = [list(processor.tokenizer(pixels.texts[row], add_special_tokens=False)["input_ids"]) for row in rows]
+        rng = np.random.default_rng([settings.seed, run.step, 1])
+        return ctc_loss(model, steps_of(pixels, rows), ids, rng)
+
+    @torch.no_grad()
+    def evaluate() -> dict[str, float]:
+        if held_out is None:
+            return {}
+        read = [""] * len(held_out)
+        model.eval()
+        for rows in batches(held_out.steps(), settings.batch_size, np.random.default_rng(0)):
+            for row, told in zip(rows, ctc_tokens(model, steps_of(held_out, rows)), strict=True):
+                read[row] = processor.tokenizer.decode(told)
+        model.train()
+        counts = count_errors(read, held_out.texts)
+        return {"cer": counts.cer, "exact": 1 - counts.wrong_lines / len(held_out)}
+
+    if not run.step:
+        (out / "log.jsonl").write_text(json.dumps({"step": 0, **evaluate()}) + "\n", encoding="utf-8")
+    result = follow(
+        run, _rows(pixels, settings, run.step), loss_of, checkpoint_steps=settings.checkpoint_steps, evaluate=evaluate,
+        seconds=seconds, progress=progress,
+    )  # fmt: skip
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+    return result
+
+
+def _rows(pixels: LineStore, settings: TuningOptions, done: int) -> Iterator[Sequence[int]]:
+    """Yield the places of the lines of each step that is left."""
+    steps, place, epoch = pixels.steps(), 0, 0
+    while True:
+        for rows in batches(steps, settings.batch_size, np.random.default_rng([settings.seed, epoch])):
+            if place == settings.steps:
+                return
+            if place >= done:
+                yield rows
+            place += 1
+        epoch += 1
+
+
+def _with_changes(base: Path, rank: int) -> tuple[ReaderForConditionalGeneration, TowerChanges]:
+    """Load a reader, give it changes to its tower where it has none yet, and return both."""
+    model: ReaderForConditionalGeneration = ReaderForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    if model.tower_changes is not None:
+        if model.config.tower_rank != rank:
+            raise ValueError(f"{base}: its tower is changed by a rank of {model.config.tower_rank}, and rank is {rank}")
+        return model, model.tower_changes
+    config = copy.deepcopy(model.config)
+    config.tower_rank = rank
+    changed = ReaderForConditionalGeneration(config)
+    missing, unexpected = changed.load_state_dict(model.state_dict(), strict=False)
+    if unexpected or any(not name.startswith("tower_changes.") for name in missing):
+        raise ValueError(f"{base}: lacks {missing}, and has {unexpected} beside")
+    changed.generation_config = model.generation_config
+    if changed.tower_changes is None:
+        raise ValueError(f"rank is {rank}; a positive number is wanted")
+    return changed, changed.tower_changes
+
+
+class _Stem:
+    """All of the tower but its last stage, on as many threads as there are cores."""
+
+    def __init__(self, threads: int) -> None:
+        self._towers = [Tower(1, end=LAST_STAGE) for _ in range(threads)]
+        self._pool = ThreadPoolExecutor(threads)
+
+    def maps(self, lines: Sequence[Any]) -> torch.Tensor:
+        """Return what the last stage begins with, (n, 192, 6, 2 steps), of columns of pixels of equal widths."""
+        parts = [range(start, len(lines), len(self._towers)) for start in range(len(self._towers))]
+        found: list[Any] = [None] * len(lines)
+
+        def run(tower: Tower, places: range) -> None:
+            for place in places:
+                found[place] = tower.maps(line_pixels(picture_of(lines[place])))[0]
+
+        for done in [self._pool.submit(run, tower, part) for tower, part in zip(self._towers, parts, strict=True)]:
+            done.result()
+        return torch.from_numpy(np.stack(found))
+
+
+__all__ = ["LastStage", "TuningOptions", "tune_tower"]
