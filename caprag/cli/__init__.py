@@ -14,6 +14,7 @@ import typer
 
 from caprag.cli import (
     assembly,
+    captioner_training,
     conversations,
     corpus,
     cross_encoder,
@@ -77,6 +78,8 @@ for group, name, verb, example in (
      "caprag train cross-encoder train.jsonl --out models/reranker"),
     (train_app, "recognizer", recognizer_training.train_recognizer,
      "caprag train recognizer train.json --model llava-hf/llava-1.5-7b-hf --out models/captions --held-out held.json"),
+    (train_app, "captioner", captioner_training.train_captioner,
+     "caprag train captioner train.json --out models/captioner --held-out held.json"),
     (app, "assemble", assembly.assemble,
      "caprag assemble --tower OFA-Sys/chinese-clip-vit-large-patch14 --lm Qwen/Qwen2-1.5B-Instruct --out models/llava"),
     (app, "merge", assembly.merge, "caprag merge adapters/captions --out models/captions --quantize int8"),

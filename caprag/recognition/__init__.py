@@ -30,12 +30,13 @@ def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: 
     ----------
     model
         ``"rapidocr"`` for PP-OCRv6 by RapidOCR; the hub id or folder of a transformers image-text-to-text model, or of
-        a PEFT adapter for one; or the address (``http://`` or ``https://``) of a server that speaks OpenAI's protocol.
+        a PEFT adapter for one; the folder of a captioner that `caprag train captioner` wrote; or the address
+        (``http://`` or ``https://``) of a server that speaks OpenAI's protocol.
     batch_size
         Pictures that will be read at a time, >= 1.
     options
-        Passed on: those of `RapidOCRRecognizer`, `VLMRecognizer` or
-        `caprag.recognition.server.ServerRecognizer`.
+        Passed on: those of `RapidOCRRecognizer`, `VLMRecognizer`,
+        `caprag.recognition.captioner.CaptionerRecognizer` or `caprag.recognition.server.ServerRecognizer`.
 
     Returns
     -------
@@ -46,6 +47,8 @@ def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: 
     ------
     ModelError
         Where the model can't be loaded.
+    ValueError
+        For an option that a captioner does not have.
     """
     # Each reader brings heavy packages: only the one asked for is imported.
     if model == "rapidocr":
@@ -57,6 +60,14 @@ def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: 
         from caprag.recognition.server import ServerRecognizer
 
         return ServerRecognizer(model, **{"parallel": batch_size, **options})
+    from caprag.recognition.captioner_network import is_captioner
+
+    if is_captioner(model):
+        from caprag.recognition.captioner import CaptionerRecognizer
+
+        if others := sorted(options.keys() - {"beam_width", "crop", "device", "max_new_tokens"}):
+            raise ValueError(f"{', '.join(others)}: is for vision-language models, and this is a captioner")
+        return CaptionerRecognizer(model, batch_size=batch_size, **options)
     from caprag.recognition.vlm import VLMRecognizer
 
     return VLMRecognizer(model, batch_size=batch_size, **options)
