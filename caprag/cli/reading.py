@@ -34,7 +34,7 @@ def read(
     index: MaybeIndexFolder = None,
     recognizer: Annotated[
         str,
-        typer.Option(help="rapidocr, the folder or hub id of a vision-language model, or the address of a server."),
+        typer.Option(help="rapidocr, id or folder of a vision-language model, a captioner's folder, a server's URL."),
     ] = "rapidocr",
     served: Annotated[str | None, typer.Option(help="Which of a server's models, where it has several.")] = None,
     n_best: Annotated[int, typer.Option(min=1, help="Hypotheses a picture.")] = 5,

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from caprag.training.captioner import CaptionerOptions, train_captioner
     from caprag.training.embedder import TrainedEmbedder, TrainingOptions, train_embedder
     from caprag.training.negatives import MiningOptions, MiningReport, mine_negatives
     from caprag.training.pairs import Pair, noisy_pairs, read_pairs
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Architecture",
+    "CaptionerOptions",
     "MiningOptions",
     "MiningReport",
     "Pair",
@@ -39,12 +41,14 @@ __all__ = [
     "read_pairs",
     "save_embedder",
     "split_sentences",
+    "train_captioner",
     "train_embedder",
     "train_recognizer",
 ]
 
 _HOMES = {
     "Architecture": "scratch",
+    "CaptionerOptions": "captioner",
     "MiningOptions": "negatives",
     "MiningReport": "negatives",
     "Pair": "pairs",
@@ -63,6 +67,7 @@ _HOMES = {
     "read_pairs": "pairs",
     "save_embedder": "saving",
     "split_sentences": "split",
+    "train_captioner": "captioner",
     "train_embedder": "embedder",
     "train_recognizer": "recognizer",
 }
