@@ -153,7 +153,7 @@ def scale(result: dict[str, Any]) -> str:
                 f"{row['size']:,}",
                 name,
                 f"{row['build_seconds']:.1f}",
-                "-" if row["system"] in ("bm25s", "rapidfuzz") else whole,
+                "-" if row["system"] in ("bm25s", "rapidfuzz") or row["embedded"] < row["size"] else whole,
                 *(f"{row[part] / 1e6:,.0f}" for part in ("build_peak", "disk")),
                 f"{row['open_seconds']:.2f}",
                 *(f"{value:,.0f}" for value in (row["open_rss"] / 1e6, row["rate"], row["single_rate"])),
