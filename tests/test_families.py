@@ -195,3 +195,5 @@ def test_one_hypothesis_is_the_argmax_of_every_step(case: Case) -> None:
     text = case.oracle.tokens.decode(said, skip_special_tokens=True).partition("\ufffd")[0].strip()
     ((hypothesis,),) = case.reader.recognize_batch([image])
     assert hypothesis.text == text
+    # A search that came to the end knows the probability by itself.
+    assert hypothesis.logprob == pytest.approx(case.oracle.score(text), abs=1e-4)

@@ -51,7 +51,7 @@ OWNERS = {
         "evaluation.texts.bertscore", "recognition", "reranking.cross_encoder", "retrieval.embedder",
         "synthesis.dataset", "training",
     ),
-    "rapidfuzz": ("corpus", "evaluation", "glyphs", "reranking", "retrieval.ranking", "training"),
+    "rapidfuzz": ("corpus", "evaluation", "glyphs", "recognition.parts", "reranking", "retrieval.ranking", "training"),
     "typer": ("cli",),
     "jinja2": ("training",),
     "huggingface_hub": ("training",),

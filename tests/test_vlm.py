@@ -213,7 +213,7 @@ def test_it_is_a_recognizer(readers: dict[str, VLMRecognizer]) -> None:
         ({"batch_size": 0}, "at least 1, not 0"),
         ({"max_new_tokens": -3}, "at least 1, not -3"),
         ({"dtype": "int2"}, "float32.*'int2'"),
-        ({"crop": "strip"}, "frame, band, not 'strip'"),
+        ({"crop": "strip"}, "frame, band, parts, not 'strip'"),
         ({"stop": ["x", ""]}, "not empty"),
         ({"stop": "Note"}, "a sequence of texts"),
     ],

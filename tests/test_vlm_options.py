@@ -151,9 +151,10 @@ def test_the_readers_folder_is_known_without_more(tmp_path: Path) -> None:
     processor = ReaderProcessor(ReaderImageProcessor(), tokens)
     processor.save_pretrained(tmp_path)
     frame = Image.open(FRAMES / "01-clear.jpg").convert("RGB")
-    (band,) = RapidOCRRecognizer(n_threads=1).find_batch([frame])
-    made = model.generate(**processor([frame.crop(band)]), max_new_tokens=6, do_sample=False)
-    wanted = tokens.decode(made[0][processor([frame.crop(band)])["input_ids"].shape[1] :], skip_special_tokens=True)
+    ((part,),) = RapidOCRRecognizer(n_threads=1).find_parts_batch([frame])
+    inputs = processor([part.image])
+    made = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    wanted = tokens.decode(made[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     program = (
         "import sys\nfrom PIL import Image\nfrom caprag.recognition.vlm import VLMRecognizer\n"
         "reader = VLMRecognizer(sys.argv[1], device='cpu', max_new_tokens=6)\n"
@@ -162,7 +163,7 @@ def test_the_readers_folder_is_known_without_more(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(tmp_path), str(FRAMES / "01-clear.jpg")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert ast.literal_eval(said.strip()) == wanted.strip()
-    assert family_of("caprag_reader").crop == "band"
+    assert family_of("caprag_reader").crop == "parts"
 
 
 def test_a_family_is_asked_what_it_expects(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ def read(
     ] = None,
     adapter: Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter (LoRA) on top.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What it is asked, if not what its family expects.")] = None,
-    crop: Annotated[str | None, typer.Option(help="What it sees: frame (whole) or band (the caption found).")] = None,
+    crop: Annotated[
+        str | None, typer.Option(help="What it sees: frame, band (the caption), parts (its rows one by one).")
+    ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends a reading; may be given again.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reading, in tokens.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw hypotheses instead of searching them.")] = False,

@@ -11,7 +11,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from PIL import Image
 
 from caprag.recognition.captioner_network import Encoded, View, load_captioner
 from caprag.recognition.frames import MATTE
+from caprag.recognition.views import Views
 from caprag.types import Hypothesis
 
 _TEXTS = 64
@@ -111,9 +112,8 @@ class CaptionerRecognizer:
             raise ValueError(f"crop must be one of {', '.join(get_args(View))}, not {crop!r}")
         self.name = str(model)
         self._network = load_captioner(model, device)
-        self._crop = self._network.config.crop if crop is None else crop
+        self._views = Views(self._network.config.crop if crop is None else crop)
         self._batch_size, self._beam_width, self._max_length = batch_size, beam_width, max_new_tokens
-        self._finder: Any = None
         self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def recognize_batch(self, images: Sequence[Image.Image], n_best: int = 1) -> list[list[Hypothesis]]:
@@ -199,24 +199,13 @@ class CaptionerRecognizer:
         new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in self._kept}
         if new:
             config = self._network.config
-            views = [canvas(view, config.height, config.width) for view in self._views(list(new.values()))]
+            views = [canvas(view, config.height, config.width) for view in self._views.single(list(new.values()))]
             for key, places in zip(new, self._network.encode(torch.from_numpy(np.stack(views))).places, strict=True):
                 self._kept[key] = places
         encoded = self._network.compared(torch.stack([self._kept[key] for key in keys]))
         while len(self._kept) > self._batch_size:
             self._kept.popitem(last=False)
         return encoded
-
-    def _views(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
-        """Cut out what is seen."""
-        if self._crop == "frame":
-            return list(pictures)
-        if self._finder is None:
-            from caprag.recognition.ctc import RapidOCRRecognizer
-
-            self._finder = RapidOCRRecognizer(n_threads=torch.get_num_threads(), cache_size=0)
-        bands = self._finder.find_batch(pictures)
-        return [picture if band is None else picture.crop(band) for picture, band in zip(pictures, bands, strict=True)]
 
 
 def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

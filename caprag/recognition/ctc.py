@@ -4,19 +4,16 @@ The networks (PP-OCRv6 small: DB detector, CTC recogniser) come inside rapidocr'
 downloaded. The recogniser's whole output matrix is kept, so that a picture gives n-best readings and a
 probability for any text.
 
-What characters are to this reader: classes of its network that NFKC makes equal (full and half width) count
-as one, their probabilities added and the likeliest spelling written; white space is layout, not text, and a
-text is as probable with it as without. Knows nothing of corpora, and converts no character variants.
+Full and half width are one (`alphabet`); white space is layout, not text, and a text is as probable with it as
+without. Knows nothing of corpora, and converts no character variants.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
-import unicodedata
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +27,10 @@ from rapidocr.ch_ppocr_rec.main import TextRecognizer
 from rapidocr.utils.process_img import get_rotate_crop_image
 
 from caprag.errors import ModelError
-from caprag.recognition.ctc_decoding import (
-    best_split_logprob,
-    forward_logprobs,
-    log_probabilities,
-    prefix_beam_search,
-)
+from caprag.recognition.alphabet import Alphabet, Labels
+from caprag.recognition.ctc_decoding import best_split_logprob, forward_logprobs, prefix_beam_search
 from caprag.recognition.layout import Quad, TextBox, caption_rows, could_be_caption, join_neighbours
+from caprag.recognition.parts import Part, combine
 from caprag.types import Hypothesis
 
 DETECTION_SIDE = 608
@@ -49,9 +43,6 @@ SIDE_MARGIN = 0.25
 STRIP_RATIO, STRIP_HEIGHT = 3.0, 120
 """A picture wider than so many heights (the widest film has 2.8), or lower than so many pixels, is a strip
 that was cut out around a caption."""
-
-DOUBLES = {"⋯": "…", "‧": "·", "─": "—", "﹣": "-", "﹑": "、"}
-"""Signs the network lacks, and the ones it reads where they are drawn."""
 
 MAX_SIDE = 4096
 """Longest side, in pixels, of a strip or of a picture too tall for the detector; longer ones are shrunk."""
@@ -69,7 +60,32 @@ _MODELS = {"Det": "PP-OCRv6_det_small.onnx", "Rec": "PP-OCRv6_rec_small.onnx"}
 _BLANK = 0
 _LUMA_BGR = np.array([0.114, 0.587, 0.299])
 
-_Labels = tuple[int, ...]
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The texts of a picture, and which of them are its caption.
+
+    Attributes
+    ----------
+    rows
+        The caption's rows, as indices of boxes; none where there is no caption.
+    boxes, crops, matrices
+        Each text's box, its pixels (upright, BGR) and what the recogniser made of them, shape (T, classes).
+    offset
+        Where the picture's left top corner stands in what was searched, in pixels, and at what scale.
+    """
+
+    rows: list[list[int]]
+    boxes: list[TextBox]
+    crops: list[npt.NDArray[np.uint8]]
+    matrices: list[npt.NDArray[np.float32]]
+    offset: tuple[int, int, float]
+
+    def parts(self) -> Iterator[tuple[int, str]]:
+        """Give the caption's boxes in reading order, each with what joins it to the one before."""
+        for row in self.rows:
+            for place, i in enumerate(row):
+                yield i, " " if place else "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,62 +105,6 @@ class _Part:
     logprobs: npt.NDArray[np.float32]
     spelling: npt.NDArray[np.int64]
     separator: str
-
-
-class _Alphabet:
-    """The classes of the recogniser, in groups that NFKC makes equal; group 0 is the blank.
-
-    Attributes
-    ----------
-    characters
-        The character of each class; the first is not one but the blank's name.
-    space
-        The group of white space.
-    """
-
-    def __init__(self, characters: Sequence[str]) -> None:
-        self.characters = tuple(characters)
-        self._groups: dict[str, int] = {}
-        group_of = [self._groups.setdefault(_fold(character), len(self._groups)) for character in characters]
-        self._leaders = np.array([group_of.index(group) for group in range(len(self._groups))], dtype=np.int64)
-        self._others = np.setdiff1d(np.arange(len(group_of)), self._leaders)
-        self._groups_of_others = np.array(group_of, dtype=np.int64)[self._others]
-        self.space = self._groups[" "]
-
-    def fold(self, matrix: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Give the logarithms of the groups' probabilities, (T, groups), and each group's likeliest class."""
-        folded = matrix[:, self._leaders]
-        np.add.at(folded.T, self._groups_of_others, matrix[:, self._others].T)
-        spelling, peaks = self._leaders.copy(), matrix.max(axis=0)
-        for group, label in zip(self._groups_of_others.tolist(), self._others.tolist(), strict=True):
-            if peaks[label] > peaks[spelling[group]]:
-                spelling[group] = label
-        return log_probabilities(folded).astype(np.float32), spelling
-
-    def labellings(self, text: str) -> list[_Labels]:
-        """Give the ways to write a text in groups, with white space and without; none where impossible."""
-        words = [self._word(word) for word in text.split()]
-        if any(word is None for word in words):
-            return []
-        known = [word for word in words if word is not None]
-        spaced = tuple(itertools.chain.from_iterable((self.space, *word) for word in known))[1:]
-        return list(dict.fromkeys([spaced, self.letters(spaced)]))
-
-    def letters(self, labels: _Labels) -> _Labels:
-        """Leave out the white space."""
-        return tuple(label for label in labels if label != self.space)
-
-    def _word(self, word: str) -> _Labels | None:
-        labels: list[int] = []
-        for character in word:
-            folded = _fold(character)
-            for spelling in ([folded], list(DOUBLES.get(folded, "")), list(unicodedata.normalize("NFKC", folded))):
-                if spelling and all(one in self._groups for one in spelling):
-                    labels += [self._groups[one] for one in spelling]
-                    break
-            else:
-                return None
-        return tuple(labels)
 
 
 class RapidOCRRecognizer:
@@ -191,7 +151,7 @@ class RapidOCRRecognizer:
         self.cache_size = cache_size
         self._cache: OrderedDict[tuple[tuple[int, int], bytes], tuple[_Part, ...]] = OrderedDict()
         self._detector, self._reader = _load_networks(n_threads)
-        self._alphabet = _Alphabet(self._reader.postprocess_op.character)
+        self._alphabet = Alphabet(self._reader.postprocess_op.character)
 
     def recognize_batch(self, images: Sequence[Image.Image], n_best: int = 1) -> list[list[Hypothesis]]:
         """Read the caption of each picture.
@@ -283,13 +243,34 @@ class RapidOCRRecognizer:
         """
         return [self._find_band(image) for image in images]
 
+    def find_parts_batch(self, images: Sequence[Image.Image]) -> list[list[Part]]:
+        """Cut out the parts of each picture's caption, for a reader of single lines.
+
+        Parameters
+        ----------
+        images
+            Frames of any size, or strips cut out around a caption, RGB.
+
+        Returns
+        -------
+        list of list of Part
+            The caption's rows from top to bottom, and what stands apart within a row from left to right: each
+            upright, with `SIDE_MARGIN` at its ends. Empty where there is no caption.
+        """
+        return [self._find_parts(image) for image in images]
+
+    def _find_parts(self, image: Image.Image) -> list[Part]:
+        found = self._find(image)
+        return [Part(Image.fromarray(found.crops[i][:, :, ::-1]), separator) for i, separator in found.parts()]
+
     def _find_band(self, image: Image.Image) -> tuple[int, int, int, int] | None:
-        rows, boxes, _, (across, down, scale) = self._find(image)
-        if not rows:
+        found = self._find(image)
+        if not found.rows:
             return None
-        if _is_strip(image):
+        if is_strip(image):
             return (0, 0, *image.size)
-        chosen = [boxes[i] for row in rows for i in row]
+        across, down, scale = found.offset
+        chosen = [found.boxes[i] for i, _ in found.parts()]
         margin = BAND_MARGIN * max(box.height for box in chosen)
         heights = [y for box in chosen for _, y in box.quad]
         left, right = min(box.left for box in chosen) - margin, max(box.right for box in chosen) + margin
@@ -302,28 +283,19 @@ class RapidOCRRecognizer:
         )
 
     def _find_and_read(self, image: Image.Image) -> tuple[_Part, ...]:
-        rows, _, matrices, _ = self._find(image)
-        parts = []
-        for row in rows:
-            for place, i in enumerate(row):
-                parts.append(_Part(*self._alphabet.fold(matrices[i]), " " if place else "\n"))
-        return tuple(parts)
+        found = self._find(image)
+        return tuple(_Part(*self._alphabet.fold(found.matrices[i]), separator) for i, separator in found.parts())
 
-    def _find(
-        self, image: Image.Image
-    ) -> tuple[list[list[int]], list[TextBox], list[npt.NDArray[np.float32]], tuple[int, int, float]]:
-        """Give the caption's rows as indices of boxes, all boxes, their matrices, and how the picture was set."""
-        strip = _is_strip(image)
+    def _find(self, image: Image.Image) -> _Found:
+        strip = is_strip(image)
         padded, offset = _pad(image, strip)
         likely = [box for box in self._detect(padded) if could_be_caption(box, padded.size, strip=strip)]
         pixels = np.ascontiguousarray(np.asarray(padded)[:, :, ::-1])
-        matrices, boxes = [], []
-        for box in join_neighbours(likely):
-            crop = _crop(pixels, box)
-            matrix = self._matrix(crop)
-            matrices.append(matrix)
-            boxes.append(self._with_reading(box, crop, matrix))
-        return caption_rows(boxes, padded.size, strip=strip), boxes, matrices, offset
+        bare = join_neighbours(likely)
+        crops = [_crop(pixels, box) for box in bare]
+        matrices = [self._matrix(crop) for crop in crops]
+        boxes = [self._with_reading(*read) for read in zip(bare, crops, matrices, strict=True)]
+        return _Found(caption_rows(boxes, padded.size, strip=strip), boxes, crops, matrices, offset)
 
     def _detect(self, image: Image.Image) -> list[TextBox]:
         scale = DETECTION_SIDE / min(image.size)
@@ -351,30 +323,19 @@ class RapidOCRRecognizer:
         return TextBox(box.quad, text, min(confidence, 1.0), float(light - dark))
 
     def _hypotheses(self, parts: tuple[_Part, ...], n_best: int) -> list[Hypothesis]:
-        if not parts:
-            return [Hypothesis("", 0.0)]
-        joined: list[tuple[str, float]] = [("", 0.0)]
-        for part in parts:
-            readings = self._part_readings(part, n_best)
-            combined = [
-                (before + (part.separator if before and text else "") + text, logprob + more)
-                for (before, logprob), (text, more) in itertools.product(joined, readings)
-            ]
-            distinct: dict[str, tuple[str, float]] = {}
-            for text, logprob in sorted(combined, key=_best_first):
-                distinct.setdefault("".join(text.split()), (text, logprob))
-            joined = list(distinct.values())[:n_best]
-        texts = [text for text, _ in joined]
-        scored = sorted(zip(texts, self._scores(parts, texts), strict=True), key=_best_first)
-        return [Hypothesis(text, logprob) for text, logprob in scored]
+        readings = [self._part_readings(part, n_best) for part in parts]
+        joined = combine(readings, [part.separator for part in parts], n_best, lambda text: "".join(text.split()))
+        texts = [hypothesis.text for hypothesis in joined]
+        scored = map(Hypothesis, texts, self._scores(parts, texts))
+        return sorted(scored, key=lambda hypothesis: (-hypothesis.logprob, hypothesis.text))
 
-    def _part_readings(self, part: _Part, n_best: int) -> list[tuple[str, float]]:
-        """Give a part's best texts, distinct beyond white space, with their log-probabilities."""
+    def _part_readings(self, part: _Part, n_best: int) -> list[Hypothesis]:
+        """Give a part's best texts, distinct beyond white space."""
         width = max(self.beam_width, n_best)
-        readings: dict[_Labels, tuple[str, float]] = {}
+        readings: dict[Labels, Hypothesis] = {}
         for labels, logprob in prefix_beam_search(part.logprobs, _BLANK, width, width, TOP_CLASSES):
             spelt = "".join(self._alphabet.characters[part.spelling[label]] for label in labels)
-            readings.setdefault(self._alphabet.letters(labels), (" ".join(spelt.split()), logprob))
+            readings.setdefault(self._alphabet.letters(labels), Hypothesis(" ".join(spelt.split()), logprob))
         return list(readings.values())[:n_best]
 
     def _scores(self, parts: tuple[_Part, ...], texts: Sequence[str]) -> list[float]:
@@ -413,7 +374,8 @@ def _load_networks(n_threads: int | None) -> tuple[TextDetector, TextRecognizer]
     return TextDetector(config.Det), TextRecognizer(config.Rec)
 
 
-def _is_strip(image: Image.Image) -> bool:
+def is_strip(image: Image.Image) -> bool:
+    """Tell whether a picture was cut out around a caption; see `STRIP_RATIO`."""
     return image.width > STRIP_RATIO * image.height or image.height < STRIP_HEIGHT
 
 
@@ -453,12 +415,3 @@ def _crop(pixels: npt.NDArray[np.uint8], box: TextBox) -> npt.NDArray[np.uint8]:
 def _quad(corners: npt.NDArray[np.float64]) -> Quad:
     one, two, three, four = ((float(x), float(y)) for x, y in corners)
     return one, two, three, four
-
-
-def _fold(character: str) -> str:
-    folded = unicodedata.normalize("NFKC", character)
-    return folded if len(folded) == 1 else character
-
-
-def _best_first(item: tuple[str, float]) -> tuple[float, str]:
-    return -item[1], item[0]

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-Crop = Literal["frame", "band"]
-"""The whole picture, or the caption band that is found in it."""
+Crop = Literal["frame", "band", "parts"]
+"""The whole picture, the caption band that is found in it, or the caption's parts, each by itself: its rows, and
+what stands apart within a row."""
 
 PROMPT = (
     "請讀出圖中的字幕。只輸出字幕的文字，保留換行，不要翻譯，不要解釋；沒有字幕就什麼都不輸出。\n"
@@ -37,7 +38,7 @@ class Family:
     prompt
         What such a model is asked; ``None``: nothing, or what its processor writes itself.
     crop
-        What it is shown.
+        What it is shown; ``"parts"`` where it reads one line of text at a time.
     stop
         Texts that end a reading: what comes from there on is no caption.
     """
@@ -48,15 +49,14 @@ class Family:
     stop: tuple[str, ...] = ("\n\n",)
 
 
-def _reads_all(prompt: str | None) -> Family:
+def _reads_all(prompt: str | None, crop: Crop = "band") -> Family:
     """Make a family that reads whatever text it sees, so that it must see the caption only."""
-    return Family(prompt, "band", ())
+    return Family(prompt, crop, ())
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        # One line of text at a time; of a caption in several rows it makes what it can.
-        "caprag_reader": _reads_all(None),
+        "caprag_reader": _reads_all(None, "parts"),
         "deepseek_ocr2": _reads_all("Free OCR."),
         "florence2": _reads_all("<OCR>"),
         "glm_ocr": _reads_all("Text Recognition:"),

@@ -17,12 +17,12 @@ import torch
 import transformers
 
 from caprag.errors import ModelError
+from caprag.recognition.greedy import Found, Row, Watcher
 from caprag.recognition.memory import out_of_memory
 
 _hub: Any = transformers  # its annotations differ from version to version
 
 Inputs = Mapping[str, torch.Tensor]
-Row = tuple[int, ...]
 
 _TRIAL_TOKENS = 6
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
@@ -182,7 +182,7 @@ class SequenceModel:
         constraint: Constraint | None = None,
         draw: Any = None,
         stop: Any = None,
-    ) -> list[list[Row]]:
+    ) -> list[list[Found]]:
         """Find probable sequences.
 
         Parameters
@@ -202,9 +202,9 @@ class SequenceModel:
 
         Returns
         -------
-        list of list of tuple of int
+        list of list of Found
             For each picture `n_best` sequences without prompt and end, in the order of their probability as
-            far as the search knows it.
+            far as the search knows it. A greedy search knows it exactly, where a sequence came to its end.
         """
         settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": 1, "do_sample": False}
         if draw is not None:
@@ -215,12 +215,16 @@ class SequenceModel:
             settings["early_stopping"] = False
         length = self._prompt_length(prefix.inputs)
         bounds = constraint and constraint.processor(prompt_length=length, eos_token_ids=tuple(self._ends))
-        processors = [processor for processor in (bounds, draw) if processor is not None]
+        watcher = Watcher(length, self._ends) if n_best == 1 and draw is None else None
+        processors = [processor for processor in (watcher, bounds, draw) if processor is not None]
         tools: dict[str, Any] = {"logits_processor": _hub.LogitsProcessorList(processors)} if processors else {}
         if stop is not None:
             tools["stopping_criteria"] = _hub.StoppingCriteriaList([stop])
         sequences = self._go_on(prefix, settings, copies=n_best, **tools)
-        rows = [self._until_end(row) for row in sequences[:, length:].tolist()]
+        rows = [Found(self._until_end(row)) for row in sequences[:, length:].tolist()]
+        if watcher is not None:
+            known = watcher.logprobs(sequences)
+            rows = [found._replace(logprob=value) for found, value in zip(rows, known, strict=True)]
         return [rows[first : first + n_best] for first in range(0, len(rows), n_best)]
 
     @torch.no_grad()

@@ -1,8 +1,8 @@
 """Reads captions with any image-text-to-text model that transformers can load.
 
 One way for all families: load (`loading`), put pictures and prompt into the model's terms (`wording`), search and
-score (`generation`); what a family expects is data (`families`). What this module does not know: whether a
-reading makes sense.
+score (`generation`), join what was read part by part (`parts`); what a family expects is data (`families`). What
+this module does not know: whether a reading makes sense.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -19,10 +19,13 @@ import torch
 from PIL import Image
 
 from caprag.recognition.families import PROMPT, Crop, Family, family_of
-from caprag.recognition.generation import Constraint, Prefix, Row, SequenceModel
+from caprag.recognition.generation import Constraint, Prefix, SequenceModel
+from caprag.recognition.greedy import Found, Row
 from caprag.recognition.loading import Dtype, load_model, load_processor
 from caprag.recognition.memory import out_of_memory
+from caprag.recognition.parts import Part, combine, one_line, split_text
 from caprag.recognition.sampling import Drawing, Sampling, StopAt, cut
+from caprag.recognition.views import Views
 from caprag.recognition.wording import Wording
 from caprag.text import normalize
 from caprag.types import Hypothesis
@@ -35,11 +38,23 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Pictures that the model has taken in: a key for each, what was shown of it, and the prefix of all."""
+    """Pictures that the model has taken in.
+
+    Attributes
+    ----------
+    keys, places
+        One a picture; where its parts stand in `parts`.
+    parts, prefix
+        What was shown, of all pictures together, and what the model made of it.
+    plain
+        What each part reads like, once that was asked.
+    """
 
     keys: list[bytes]
-    views: list[Image.Image]
+    places: list[range]
+    parts: list[Part]
     prefix: Prefix
+    plain: list[str] = field(default_factory=list)
 
 
 class VLMRecognizer:
@@ -58,8 +73,9 @@ class VLMRecognizer:
     adapter
         Folder or hub id of a PEFT adapter (LoRA) that is put on top of `model`.
     crop
-        What of a picture the model sees: the whole ``"frame"``, or the caption ``"band"`` that RapidOCR's networks
-        find in it, and the whole frame where they find none. ``None``: what its family expects.
+        What of a picture the model sees: the whole ``"frame"``; or the caption ``"band"`` that RapidOCR's networks
+        find in it, and the whole frame where they find none; or the caption's ``"parts"``, each by itself, which are
+        its rows and what stands apart within a row. ``None``: what its family expects.
     stop
         Texts that end a reading; it is cut before the first. ``None``: what its family expects.
     device
@@ -70,7 +86,8 @@ class VLMRecognizer:
     batch_size
         Pictures read at once, and texts scored at once, >= 1. Where memory runs out it is halved for good.
     max_new_tokens
-        At most this many tokens a reading, its end included, >= 1. Readings that reach it are cut there.
+        At most this many tokens a reading (of a part, where parts are read), its end included, >= 1. Readings that
+        reach it are cut there.
     sampling
         How to draw hypotheses by chance; ``None`` searches them with a beam.
     constraint
@@ -103,6 +120,12 @@ class VLMRecognizer:
     score. Where a text can begin in two ways that read alike (with or without a space after a prompt like
     ``ASSISTANT:``; with or without the start token that an encoder-decoder's tokenizer writes) both count, their
     probabilities added. A text that was cut at a stop string is scored as if it ended there.
+
+    A caption in parts has the probability of its parts together: each part's text is one line, and the text of the
+    caption is split over the parts by its line breaks, or, where these do not tell, so that the pieces are nearest to
+    what the parts read like (`caprag.recognition.parts.split_text`). A constraint and a stop hold for each part. A
+    picture in which no part is found has no caption: the empty text has log-probability 0 and any other ``-inf``;
+    but what looks like a strip cut out around a caption is shown whole, as one part.
 
     What the model made of the last batch of pictures is kept, so that scoring texts for pictures just recognised
     costs no second look at them.
@@ -145,13 +168,12 @@ class VLMRecognizer:
         self._sequences = SequenceModel(
             loaded, ends=self._wording.ends, pad=self._wording.pad, start=self._wording.start, batch_size=batch_size
         )
-        self._crop = family.crop if crop is None else crop
+        self._views = Views(family.crop if crop is None else crop)
         self._stop = family.stop if stop is None else tuple(stop)
         self._batch_size = self._asked_size = batch_size
         self._max_new_tokens = max_new_tokens
         self._sampling = sampling
         self.constraint = constraint
-        self._finder: Any = None
         self._last: _Batch | None = None
 
     @property
@@ -224,50 +246,97 @@ class VLMRecognizer:
         return scores
 
     def _recognize(self, images: Sequence[Image.Image], n_best: int) -> list[list[Hypothesis]]:
-        batch, places = self._take_in(images)
+        batch, pictures = self._take_in(images)
+        draw = None
+        if self._sampling is not None:
+            shown = zip(batch.keys, batch.places, strict=True)
+            keys = [key + b"+" * part for key, places in shown for part in range(len(places))]
+            draw = Drawing(self._sampling, keys, n_best)
+        rows = self._search(batch, n_best, self.constraint, draw)
+        found = []
+        for picture in pictures:
+            places = batch.places[picture]
+            readings = [self._readings(batch, place, rows[place]) for place in places]
+            hypotheses = combine(readings, [batch.parts[place].separator for place in places], n_best, normalize)
+            if len(places) > 1:
+                # A text's probability is that of the split that is found for it, whatever it was put together from.
+                texts = [hypothesis.text for hypothesis in hypotheses]
+                scored = map(Hypothesis, texts, self._score(batch, picture, texts))
+                hypotheses = sorted(scored, key=lambda hypothesis: -hypothesis.logprob)
+            found.append(hypotheses)
+        return found
+
+    def _search(
+        self, batch: _Batch, n_best: int, constraint: Constraint | None = None, draw: Drawing | None = None
+    ) -> list[list[Found]]:
+        if not batch.parts:
+            return []
         length = len(self._wording.start) or batch.prefix.inputs["input_ids"].shape[1]
-        rows = self._sequences.search(
+        return self._sequences.search(
             batch.prefix,
             n_best=n_best,
             max_new_tokens=self._max_new_tokens,
-            constraint=self.constraint,
-            draw=None if self._sampling is None else Drawing(self._sampling, batch.keys, n_best),
+            constraint=constraint,
+            draw=draw,
             stop=StopAt(self._wording.decode_roughly, self._stop, length) if self._stop else None,
         )
-        found = []
-        for place in places:
-            texts = [cut(self._wording.decode(row), self._stop).strip() for row in self._wanted(rows[place])]
-            distinct = list(dict.fromkeys(texts))
-            scores = self._score(batch, place, distinct)
-            read = [Hypothesis(text, score) for text, score in zip(distinct, scores, strict=True)]
-            written: dict[str, Hypothesis] = {}
-            for hypothesis in sorted(read, key=lambda hypothesis: -hypothesis.logprob):
-                written.setdefault(normalize(hypothesis.text), hypothesis)
-            found.append(list(written.values()))
-        return found
 
-    def _wanted(self, rows: Sequence[Row]) -> Sequence[Row]:
+    def _readings(self, batch: _Batch, place: int, found: Sequence[Found]) -> list[Hypothesis]:
+        """Give the distinct readings of a part."""
+        texts = {self._text(one.row): one for one in reversed(self._wanted(found))}
+        known = {
+            text: one.logprob
+            for text, one in texts.items()
+            if one.logprob is not None and self._wording.spellings(text) == [one.row]
+        }
+        others = [text for text in texts if text not in known]
+        known |= zip(others, self._score_part(batch, place, others), strict=True)
+        return [Hypothesis(text, known[text]) for text in reversed(texts)]
+
+    def _text(self, row: Row) -> str:
+        text = cut(self._wording.decode(row), self._stop).strip()
+        return one_line(text) if self._views.crop == "parts" else text
+
+    def _wanted(self, found: Sequence[Found]) -> Sequence[Found]:
         """Drop what only fills up a beam that is wider than there are texts; one row stays in any case."""
         if self.constraint is None:
-            return rows
-        return [row for row in rows if self.constraint.adjustment(row) > -math.inf] or rows[:1]
+            return found
+        return [one for one in found if self.constraint.adjustment(one.row) > -math.inf] or found[:1]
 
     def _scores(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
-        batch, places = self._take_in(images)
-        return [self._score(batch, place, wordings) for place, wordings in zip(places, texts, strict=True)]
+        batch, pictures = self._take_in(images)
+        return [self._score(batch, picture, wordings) for picture, wordings in zip(pictures, texts, strict=True)]
 
-    def _score(self, batch: _Batch, place: int, texts: Sequence[str]) -> list[float]:
+    def _score(self, batch: _Batch, picture: int, texts: Sequence[str]) -> list[float]:
+        places = batch.places[picture]
+        if not places:
+            return [-math.inf if text.strip() else 0.0 for text in texts]
+        if self._views.crop != "parts":
+            return self._score_part(batch, places[0], texts)
+        separators = [batch.parts[place].separator for place in places]
+        split = [split_text(text, separators, lambda: self._plain(batch)[places.start : places.stop]) for text in texts]
+        columns = zip(places, zip(*split, strict=True), strict=True)
+        scores = [self._score_part(batch, place, pieces) for place, pieces in columns]
+        return [sum(several) for several in zip(*scores, strict=True)]
+
+    def _plain(self, batch: _Batch) -> list[str]:
+        """Read each part greedily: how a text is split must not change with how hypotheses are searched."""
+        if not batch.plain:
+            batch.plain.extend(self._text(found.row) for (found,) in self._search(batch, 1))
+        return batch.plain
+
+    def _score_part(self, batch: _Batch, place: int, texts: Sequence[str]) -> list[float]:
         spellings = [self._wording.spellings(text) for text in texts]
         rows = [row for several in spellings for row in several]
         found = iter(
             self._sequences.logprobs(
-                batch.prefix, place, rows, alone=lambda: self._wording.inputs([batch.views[place]])
+                batch.prefix, place, rows, alone=lambda: self._wording.inputs([batch.parts[place].image])
             )
         )
         return [_log_sum([next(found) for _ in several]) for several in spellings]
 
     def _take_in(self, images: Sequence[Image.Image]) -> tuple[_Batch, list[int]]:
-        """Show pictures to the model, unless the last batch had them; the batch, and their places in it."""
+        """Show pictures to the model, unless the last batch had them; the batch, and which of its pictures they are."""
         for image in images:
             if not isinstance(image, Image.Image):
                 raise TypeError(f"a picture must be a PIL.Image.Image, not {type(image).__name__}")
@@ -278,21 +347,15 @@ class VLMRecognizer:
         ]
         if self._last is None or not set(keys) <= set(self._last.keys):
             self._last = None  # its memory is wanted
-            views = self._views(pictures)
-            prefix = self._sequences.read(self._wording.inputs(views), len(views))
-            self._last = _Batch(keys, views, prefix)
+            parts: list[Part] = []
+            places: list[range] = []
+            for several in self._views.parts(pictures):
+                places.append(range(len(parts), len(parts) + len(several)))
+                parts += several
+            images = [part.image for part in parts]
+            prefix = self._sequences.read(self._wording.inputs(images), len(images)) if images else Prefix({}, 0)
+            self._last = _Batch(keys, places, parts, prefix)
         return self._last, [self._last.keys.index(key) for key in keys]
-
-    def _views(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
-        """Cut out what the model is shown."""
-        if self._crop == "frame":
-            return list(pictures)
-        if self._finder is None:
-            from caprag.recognition.ctc import RapidOCRRecognizer
-
-            self._finder = RapidOCRRecognizer(n_threads=torch.get_num_threads(), cache_size=0)
-        bands = self._finder.find_batch(pictures)
-        return [picture if band is None else picture.crop(band) for picture, band in zip(pictures, bands, strict=True)]
 
     def _in_batches(self, items: Sequence[_Item], work: Callable[[Sequence[_Item]], list[_Result]]) -> list[_Result]:
         """Work on so many items at a time as memory has room for."""

@@ -17,7 +17,8 @@ import transformers
 from PIL import Image
 
 from caprag.recognition.families import PROMPT, Family
-from caprag.recognition.generation import Row, special_ids
+from caprag.recognition.generation import special_ids
+from caprag.recognition.greedy import Row
 
 _hub: Any = transformers  # its annotations differ from version to version
 

@@ -30,13 +30,13 @@ from caprag.paths import replacing
 from caprag.progress import progress_bar
 from caprag.recognition.captioner import canvas
 from caprag.recognition.captioner_network import ENCODER_FIELDS, Captioner, CaptionerConfig, View, weights_of
+from caprag.recognition.views import Views
 from caprag.text import normalize
 from caprag.training.model_folders import new_folder
 from caprag.training.reader.run import Run, follow
 from caprag.training.reader.stores import LineStore, claim, write_shard
 from caprag.training.recognizer.examples import FileExamples, read_notes
 from caprag.training.recognizer.training import TrainedRecognizer
-from caprag.training.recognizer.views import Views
 from caprag.training.saving import folder_size, quiet
 
 _hub: Any = transformers  # its annotations differ from version to version
@@ -348,7 +348,7 @@ def _scaled(folder: Path, examples: FileExamples, settings: CaptionerOptions, no
             shards.append(folder / f"{start:09}.json")
             if not shards[-1].exists():
                 items = [item for item in map(examples.open, numbers) if item is not None]
-                arrays = [canvas(views([item.image])[0], *size) for item in items]
+                arrays = [canvas(views.single([item.image])[0], *size) for item in items]
                 texts = [normalize(item.text) for item in items]
                 write_shard(shards[-1], texts, arrays, np.zeros((0, settings.width, 3), np.uint8))
             bar.update(len(numbers))

@@ -152,14 +152,10 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         found: torch.Tensor = self.neck(features.transpose(1, 2).unsqueeze(2)).last_hidden_state
         return found
 
-    def ctc_logits(self, steps: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the scores of tokens, or of those named, at each step: (n, steps, tokens); the blank is one too."""
-        text = self.projector.to_text(steps) * self.projector.scale
+    def ctc_logits(self, steps: torch.Tensor) -> torch.Tensor:
+        """Return the scores of tokens at each step: (n, steps, tokens); the blank is one too."""
         table: Any = self.get_input_embeddings().weight
-        bias: torch.Tensor = self.ctc_bias
-        if tokens is not None:
-            table, bias = table[tokens], bias[tokens]
-        return nn.functional.linear(text, table, bias)
+        return nn.functional.linear(self.projector.to_text(steps) * self.projector.scale, table, self.ctc_bias)
 
     def picture_features(self, pixel_values: torch.Tensor, pixel_widths: torch.Tensor) -> list[torch.Tensor]:
         """Run the tower: a tensor of (width / 8, 384) for each of the lines, cut to their widths in pixels."""
@@ -231,7 +227,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         ids, mask = input_ids.clone(), torch.ones_like(input_ids) if attention_mask is None else attention_mask.clone()
         for row, prefix in enumerate(prefixes):
             gone = image[row].nonzero()[: counts[row] - len(prefix), 0]
-            ids[row, gone], mask[row, gone] = self.config.text_config.pad_token_id, 0
+            ids[row, gone], mask[row, gone] = self.config.blank_token_id, 0
         first = int(mask.argmax(1).min()) if short else 0
         longest = max(map(len, prefixes))
         filled = torch.stack([nn.functional.pad(prefix, (0, 0, longest - len(prefix), 0)) for prefix in prefixes])

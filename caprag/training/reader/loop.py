@@ -185,7 +185,7 @@ class _Learner:
         steps = self.model.steps(features)
         loss = self._reading_loss([self.model.projector(shown) for shown in self.model.projector.shown(steps)], ids)
         if self._settings.ctc_weight:
-            loss = loss + self._settings.ctc_weight * ctc_loss(self.model, steps, ids, rng)
+            loss = loss + self._settings.ctc_weight * ctc_loss(self.model, steps, ids)
         return loss
 
     def _spoilt(self, features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -22,8 +22,6 @@ from caprag.progress import progress_bar
 from caprag.recognition.reader import ReaderForConditionalGeneration
 
 _FLOOR = 0.02
-_RARE = 1000
-"""Tokens that are no part of a batch and that CTC tells its characters from."""
 
 Batch = TypeVar("Batch")
 
@@ -153,10 +151,8 @@ def follow(
     return result
 
 
-def ctc_loss(
-    model: ReaderForConditionalGeneration, steps: torch.Tensor, ids: Sequence[Sequence[int]], rng: np.random.Generator
-) -> torch.Tensor:
-    """CTC's loss a character, among the batch's characters and some others: all would cost more than the rest.
+def ctc_loss(model: ReaderForConditionalGeneration, steps: torch.Tensor, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    """CTC's loss a character.
 
     Parameters
     ----------
@@ -165,25 +161,20 @@ def ctc_loss(
     steps
         The neck's, (n, steps, 120).
     ids
-        Tokens of each line.
-    rng
-        Draws the others.
+        Tokens of each line; a line that has more than there are steps for is passed over.
     """
-    blank, size = model.config.blank_token_id, model.config.text_config.vocab_size
-    used = sorted({token for row in ids for token in row} - {blank})
-    others = np.setdiff1d(rng.integers(5, size, _RARE), used).tolist()
-    tokens = [blank, *used, *others]
-    places = {token: place for place, token in enumerate(tokens)}
     # A character that follows itself wants a blank between.
     needed = [len(row) + sum(a == b for a, b in itertools.pairwise(row)) for row in ids]
     fitting = [place for place, row in enumerate(ids) if row and needed[place] <= steps.shape[1]]
     if not fitting:
         return steps.sum() * 0.0
-    logits = model.ctc_logits(steps[fitting], torch.tensor(tokens)).log_softmax(-1)
-    targets = torch.tensor([places[token] for place in fitting for token in ids[place]])
+    logits = model.ctc_logits(steps[fitting]).log_softmax(-1)
+    targets = torch.tensor([token for place in fitting for token in ids[place]])
     lengths = torch.tensor([len(ids[place]) for place in fitting])
     widths = torch.full((len(fitting),), steps.shape[1])
-    return functional.ctc_loss(logits.transpose(0, 1), targets, widths, lengths, blank=0, zero_infinity=True)
+    return functional.ctc_loss(
+        logits.transpose(0, 1), targets, widths, lengths, blank=model.config.blank_token_id, zero_infinity=True
+    )
 
 
 def ctc_tokens(model: ReaderForConditionalGeneration, steps: torch.Tensor) -> list[list[int]]:

@@ -16,9 +16,9 @@ import torch
 from caprag.errors import ModelError
 from caprag.recognition.families import Crop, family_of
 from caprag.recognition.generation import special_ids
+from caprag.recognition.views import Views
 from caprag.training.recognizer.examples import Item
 from caprag.training.recognizer.prompts import PromptWriter
-from caprag.training.recognizer.views import Views
 
 IGNORED = -100
 """The label of what is not learnt."""
@@ -134,7 +134,7 @@ class Collator:
 
     def inputs(self, items: Sequence[Item], *, side: str) -> dict[str, torch.Tensor]:
         """Make the inputs of pictures and questions alone, padded on the ``"right"``, or ``"left"`` to go on from."""
-        views = self._views([item.image for item in items])
+        views = self._views.single([item.image for item in items])
         texts = [self.prompts.text(item.prompt, self._prompt) for item in items]
         before = self._tokenizer.padding_side
         if not self.encoder_decoder:
