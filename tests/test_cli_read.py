@@ -13,7 +13,7 @@ import pytest
 import tiny_models
 from tiny_models import picture
 
-from caprag import cli
+from caprag import Index, cli
 from caprag.recognition import Sampling
 from caprag.recognition.vlm import VLMRecognizer
 
@@ -118,3 +118,31 @@ def test_what_can_not_be_is_refused(run: Any, model: Path, frames: Path, tmp_pat
         code, _, err = run("read", *arguments)
         assert code != 0
         assert message in err
+
+
+def test_readings_are_kept_to_the_sentences_of_an_index(run: Any, model: Path, frames: Path, tmp_path: Path) -> None:
+    """What is read is a sentence of the index, since nothing else is searched; without an index it is refused."""
+    sentences = ["我不知道他在哪裡", "這是我們最後的機會", "社交方式發生了變化"]
+    Index.build(sentences).save(tmp_path / "索引")
+    given = ["read", frames, "--recognizer", model, "--device", "cpu", "--index", tmp_path / "索引", "--n-best", 2]
+    code, out, _ = run(*given, "--keep-to", "hard")
+    assert code == 0
+    read = [json.loads(line)["read"] for line in out.splitlines()]
+    assert len(read) == 3
+    assert set(read) <= set(sentences)
+    free = [json.loads(line)["read"] for line in run(*given)[1].splitlines()]
+    assert not set(free) & set(sentences)
+    # A bonus that outweighs all else does the same.
+    _, soft, _ = run(*given, "--keep-to", "soft", "--bonus", 1000)
+    assert {json.loads(line)["read"] for line in soft.splitlines()} <= set(sentences)
+    for wrong, said in (
+        (["--keep-to", "hard"], "--index"),
+        (["--index", tmp_path / "索引", "--bonus", 2], "--keep-to soft"),
+        (["--index", tmp_path / "索引", "--keep-to", "firm"], "firm"),
+    ):
+        code, _, err = run("read", frames, "--recognizer", model, *wrong)
+        assert code == 2
+        assert said in err
+    code, _, err = run("read", frames, "--index", tmp_path / "索引", "--keep-to", "hard")
+    assert code == 2
+    assert "vision-language" in err

@@ -61,6 +61,10 @@ def read(
     temperature: Annotated[float | None, typer.Option(help="Of the draws, above 0. [default: 1]")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest of this share. [default: 1]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the draws. [default: 0]")] = None,
+    keep_to: Annotated[
+        str | None, typer.Option(help="Search among the index's sentences: soft (preferred) or hard (nothing else).")
+    ] = None,
+    bonus: Annotated[float | None, typer.Option(min=0, help="Nats a token for --keep-to soft. [default: 1]")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Read the captions in pictures.
@@ -96,10 +100,14 @@ def read(
     draws = {name: value for name, value in draws.items() if value is not None}
     if draws and not sample:
         refuse(f"{', '.join(draws)}: is for draws; ask for them with --sample")
-    if recognizer == "rapidocr" and (options or sample):
-        given_names = [*options, *(["sample"] if sample else [])]
+    if keep_to is not None and index is None:
+        refuse("--keep-to keeps to the sentences of an index; name one with --index")
+    if bonus is not None and keep_to != "soft":
+        refuse("--bonus is for --keep-to soft")
+    given_names = [*options, *(["sample"] if sample else []), *(["keep-to"] if keep_to else [])]
+    if recognizer == "rapidocr" and given_names:
         refuse(f"{', '.join(given_names)}: is for vision-language models; name one with --recognizer")
-    refuse_elsewhere(recognizer, [*options, *(["sample"] if sample else [])], served)
+    refuse_elsewhere(recognizer, given_names, served)
     key = "id" if id_text else "image"
     with ResultFile(out, key, TEXT_COLUMNS if id_text else CSV_COLUMNS) as results:
         waiting = [path for path in paths if names[path] not in results.done]
@@ -115,13 +123,16 @@ def read(
 
                 reader: Any = ServerRecognizer(recognizer, served, parallel=batch_size, **options)  # type: ignore[arg-type]
             else:
-                reader = load_recognizer(recognizer, batch_size=batch_size, **options) if options else recognizer
+                needed = bool(options) or keep_to is not None
+                reader = load_recognizer(recognizer, batch_size=batch_size, **options) if needed else recognizer
         except (ValueError, RuntimeError) as error:
             refuse(f"{recognizer}: {error}")
         pipeline = Pipeline.load(
             index, recognizer=reader, embedder=open_embedder(embedder), reranker=reranker, n_best=n_best,
             batch_size=batch_size,
         )  # fmt: skip
+        if keep_to is not None:
+            _keep_to(reader, pipeline.index, keep_to, 1.0 if bonus is None else bonus, (max_new_tokens or 64) - 1)
         with tqdm(total=len(waiting), desc="read", unit=" frames", disable=hidden(quiet)) as bar:
             for start in range(0, len(waiting), batch_size):
                 named, images = [], []
@@ -135,6 +146,24 @@ def read(
                     results.write({key: names[path], **caption_row(caption)})
                 bar.update(min(batch_size, len(waiting) - start))
     finish(complaints.count, "pictures")
+
+
+def _keep_to(reader: Any, index: Any, mode: str, bonus: float, most: int) -> None:
+    from caprag.recognition import VLMRecognizer
+    from caprag.recognition.constrained import SentenceConstraint
+
+    if not isinstance(reader, VLMRecognizer):
+        refuse("keep-to: is for vision-language models, and this is none; leave it away")
+    texts = (text for _, text in index.texts())
+    try:
+        made = SentenceConstraint(texts, reader.tokenizer, mode, bonus, context=reader.context, max_tokens=max(1, most))  # type: ignore[arg-type]
+    except ValueError as error:
+        refuse(f"--keep-to {mode}: {error}")
+    reader.constraint = made
+    if made.left_out:
+        say(
+            f"{made.left_out} sentences of the index are longer than --max-new-tokens, or can't be written by the model"
+        )
 
 
 def refuse_elsewhere(recognizer: str, given: Iterable[str], served: str | None) -> None:
