@@ -149,8 +149,6 @@ def main() -> None:
     arguments = parser.parse_args()
     require_data()
     jobs = located(arguments.out, arguments.workers)
-    reader = VLMRecognizer(arguments.reader, crop="frame", batch_size=BATCH, max_new_tokens=48)
-    rows: list[dict[str, Any]] = []
     for condition in arguments.conditions:
         folder = arguments.out / condition
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,6 +156,10 @@ def main() -> None:
         with progress_bar(len(jobs), condition, " pictures", initial=len(jobs) - len(missing)) as bar:
             for _ in map_in_order(draw, missing, arguments.workers):
                 bar.update()
+    reader = VLMRecognizer(arguments.reader, crop="frame", batch_size=BATCH, max_new_tokens=48)
+    rows: list[dict[str, Any]] = []
+    for condition in arguments.conditions:
+        folder = arguments.out / condition
         wanted = jobs[:: arguments.limit or 1]
         owners, crops = load_crops(folder, wanted)
         theirs = ["".join(json.loads((folder / f"{job[0]:04}.json").read_text(encoding="utf-8"))) for job in wanted]

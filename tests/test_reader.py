@@ -62,6 +62,8 @@ def test_features_of_a_line_do_not_depend_on_its_neighbours(tower: Tower) -> Non
     for line, found in zip(lines, together, strict=True):
         assert found.shape[1] == CHANNELS
         np.testing.assert_array_equal(tower.features([line])[0], found)
+    for found, other in zip(together, Tower(3).features(lines), strict=True):
+        np.testing.assert_array_equal(found, other)
 
 
 def test_a_new_readers_neck_is_the_recognizers_own(tower: Tower, folder: Path) -> None:

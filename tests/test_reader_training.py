@@ -105,7 +105,7 @@ def test_pixels_and_features_are_those_of_the_lines_and_resume(font: Path, tmp_p
 def test_the_last_stage_is_the_networks_own_with_and_without_changes(pixels: LineStore) -> None:
     """What gradients go through is what onnxruntime computes."""
     line = line_pixels(picture_of(pixels[0]))
-    maps = torch.from_numpy(Tower(1, end=LAST_STAGE).maps(line))
+    maps = torch.from_numpy(Tower(1, end=LAST_STAGE).maps([line])[0])[None]
     changes = TowerChanges(4)
     with torch.no_grad():
         before = LastStage(changes)(maps)[0].numpy()

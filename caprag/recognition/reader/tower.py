@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from caprag.errors import ModelError
+from caprag.workers import available_cpus
 
 HEIGHT = 48
 """Of a line, in pixels, as the tower takes it."""
@@ -104,7 +106,7 @@ class Tower:
     Parameters
     ----------
     n_threads
-        Of onnxruntime; ``None`` lets it take one a core.
+        Lines that are looked at at the same time, each by one thread; ``None``: as many as there are cores.
     changes
         What is added to weights of the last stage, by the names in `POINTWISE`: (out, in).
     end
@@ -118,18 +120,29 @@ class Tower:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        if n_threads is not None:
-            options.intra_op_num_threads = n_threads
+        options.intra_op_num_threads = 1
         network = _changed(_cut(end), changes) if changes else _cut(end)
         self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        self._threads = available_cpus() if n_threads is None else n_threads
+        self._pool: ThreadPoolExecutor | None = None
 
-    def maps(self, line: Pixels) -> npt.NDArray[np.float32]:
-        """Return what the network ends with for a line as `line_pixels` makes it: (1, channels, rows, steps)."""
-        found: npt.NDArray[np.float32] = self._session.run(None, {_INPUT: line[None]})[0]
+    def maps(self, lines: Sequence[Pixels]) -> list[npt.NDArray[np.float32]]:
+        """Return what the network ends with for lines as `line_pixels` makes them: (channels, rows, steps) each.
+
+        One by one: on a CPU a batch saves nothing, and what pads it would change the features.
+        """
+        if self._threads == 1 or len(lines) < 2:
+            return [self._map(line) for line in lines]
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads)
+        return list(self._pool.map(self._map, lines))
+
+    def _map(self, line: Pixels) -> npt.NDArray[np.float32]:
+        found: npt.NDArray[np.float32] = self._session.run(None, {_INPUT: line[None]})[0][0]
         return found
 
     def features(self, lines: Sequence[Pixels]) -> list[npt.NDArray[np.float32]]:
-        """Describe lines, one by one: on a CPU a batch saves nothing, and what pads it would change the features.
+        """Describe lines.
 
         Parameters
         ----------
@@ -141,7 +154,7 @@ class Tower:
         list of numpy.ndarray
             Shape (width / 8, 384) each, float32.
         """
-        return [self.maps(line)[0, :, 0].T for line in lines]
+        return [found[:, 0].T for found in self.maps(lines)]
 
 
 @functools.cache

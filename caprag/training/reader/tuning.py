@@ -10,7 +10,6 @@ import copy
 import json
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +173,7 @@ def tune_tower(
     processor = ReaderProcessor.from_pretrained(base)
     model, changes = _with_changes(base, settings.rank)
     model.train()
-    stage, stem = LastStage(changes), _Stem(torch.get_num_threads())
+    stage, stem = LastStage(changes), Tower(torch.get_num_threads(), end=LAST_STAGE)
     trained = nn.ModuleDict({"changes": changes, "neck": model.neck})
     run = Run(
         out / "checkpoint.pt", trained,
@@ -187,7 +186,8 @@ def tune_tower(
     )  # fmt: skip
 
     def steps_of(store: LineStore, rows: Sequence[int]) -> torch.Tensor:
-        return model.steps(stage(stem.maps([store[row] for row in rows])))
+        found = stem.maps([line_pixels(picture_of(store[row])) for row in rows])
+        return model.steps(stage(torch.from_numpy(np.stack(found))))
 
     def loss_of(rows: Sequence[int]) -> torch.Tensor:
         ids = [list(processor.tokenizer(pixels.texts[row], add_special_tokens=False)["input_ids"]) for row in rows]
@@ -247,27 +247,6 @@ def _with_changes(base: Path, rank: int) -> tuple[ReaderForConditionalGeneration
     if changed.tower_changes is None:
         raise ValueError(f"rank is {rank}; a positive number is wanted")
     return changed, changed.tower_changes
-
-
-class _Stem:
-    """All of the tower but its last stage, on as many threads as there are cores."""
-
-    def __init__(self, threads: int) -> None:
-        self._towers = [Tower(1, end=LAST_STAGE) for _ in range(threads)]
-        self._pool = ThreadPoolExecutor(threads)
-
-    def maps(self, lines: Sequence[Any]) -> torch.Tensor:
-        """Return what the last stage begins with, (n, 192, 6, 2 steps), of columns of pixels of equal widths."""
-        parts = [range(start, len(lines), len(self._towers)) for start in range(len(self._towers))]
-        found: list[Any] = [None] * len(lines)
-
-        def run(tower: Tower, places: range) -> None:
-            for place in places:
-                found[place] = tower.maps(line_pixels(picture_of(lines[place])))[0]
-
-        for done in [self._pool.submit(run, tower, part) for tower, part in zip(self._towers, parts, strict=True)]:
-            done.result()
-        return torch.from_numpy(np.stack(found))
 
 
 __all__ = ["LastStage", "TuningOptions", "tune_tower"]
