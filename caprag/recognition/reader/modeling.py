@@ -139,6 +139,10 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         """Return the characters' embeddings."""
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
 
+    def get_output_embeddings(self) -> nn.Module:
+        """Return what scores characters, whose weights are the embeddings'."""
+        return self.language_model.get_output_embeddings()  # type: ignore[no-any-return]
+
     def train(self, mode: bool = True) -> ReaderForConditionalGeneration:
         """Switch to training; the neck's normalisation goes on with what the tower was trained with."""
         super().train(mode)

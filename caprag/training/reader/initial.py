@@ -32,12 +32,14 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class ReaderSize:
-    """Sizes of the language model, in Qwen3's layout.
+    """Sizes of the language model, in Qwen3's layout, and of the changes to the tower.
 
     Attributes
     ----------
     hidden, layers, heads, key_value_heads, intermediate
         Width, depth, attention heads, heads of keys and values, and width of the feed-forward part.
+    tower_rank
+        Of the changes to each convolution of single pixels in the tower's last stage; 0 for none.
     """
 
     hidden: int = 256
@@ -45,6 +47,7 @@ class ReaderSize:
     heads: int = 8
     key_value_heads: int = 4
     intermediate: int = 704
+    tower_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +143,11 @@ def new_reader(folder: Path, characters: Iterable[str], size: ReaderSize | None 
         "eos_token_id": ids[END], "pad_token_id": ids[END],
     }  # fmt: skip
     model = ReaderForConditionalGeneration(
-        ReaderConfig(text, image_token_id=ids[IMAGE], blank_token_id=ids[BLANK], bos_token_id=ids[START])
-    )
+        ReaderConfig(
+            text, image_token_id=ids[IMAGE], blank_token_id=ids[BLANK], bos_token_id=ids[START],
+            tower_rank=size.tower_rank,
+        )
+    )  # fmt: skip
     missing, unexpected = model.neck.load_state_dict(known.neck, strict=False)
     if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
         raise ValueError(f"the neck's weights are not those of transformers' class: {missing}, {unexpected}")
