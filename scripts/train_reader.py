@@ -35,6 +35,7 @@ from caprag.training.reader import (
     train_reader,
     tune_tower,
 )
+from caprag.training.reader.features import SHARD
 from caprag.training.reader.initial import load_recognizer_weights
 from caprag.training.reader.loop import evaluate_features, fit_blank
 from caprag.training.split import split_sentences
@@ -82,6 +83,8 @@ def main() -> None:
     if tuned["step"] < tuned["steps"]:
         print("not done; the same command goes on", flush=True)
         return
+    few = -(-(arguments.described or arguments.lines) // SHARD)
+    pixels["train"] = LineStore(pixels["train"].paths[:few])
     stores = {
         name: make_features(
             store, work / f"features-{name}", reader=work / "tuned", workers=arguments.workers, progress=True
@@ -96,7 +99,8 @@ def main() -> None:
         (work / "begun.part").rename(work / "begun")
     options = ReaderOptions(
         epochs=arguments.epochs, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate,
-        text_steps=arguments.text_steps, seed=arguments.seed,
+        text_steps=arguments.text_steps, ctc_weight=arguments.ctc_weight, neck_rate=arguments.neck_rate,
+        seed=arguments.seed,
     )  # fmt: skip
     result = train_reader(
         stores["train"], work / "begun", work / "trained", options, sentences=train,
@@ -160,7 +164,7 @@ def save(
     shutil.rmtree(part, ignore_errors=True)
     ReaderForConditionalGeneration.from_pretrained(trained).to(torch.float16).save_pretrained(part)
     ReaderProcessor.from_pretrained(trained).save_pretrained(part)
-    names = ("lines", "measured", "hidden", "layers", "seed")
+    names = ("lines", "described", "measured", "hidden", "layers", "seed")
     recipe = {
         "options": {name: getattr(arguments, name) for name in names},
         **{name: asdict(chosen) for name, chosen in options.items()},
@@ -186,12 +190,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
     parser.add_argument("--out", type=Path, default=ROOT / "caprag/recognition/reader/weights")
     parser.add_argument("--lines", type=int, default=80_000, help="captions to draw")
+    parser.add_argument(
+        "--described", type=int, help="how many of them the language model learns from; all if not given"
+    )
     parser.add_argument("--measured", type=int, default=1_000, help="captions of held-out documents")
     parser.add_argument("--tower-steps", type=int, default=2_000, help="of tuning the tower")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--text-steps", type=int, default=1_500)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--text-steps", type=int, default=800)
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--ctc-weight", type=float, default=0.0, help="of CTC's loss in the last phase")
+    parser.add_argument("--neck-rate", type=float, default=5e-5, help="learning rate of the neck in the last phase")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop training after so long")

@@ -1,8 +1,8 @@
 """Train the reader on features: the neck, the projector and the language model together.
 
-The loss is the cross-entropy of the text after its picture, and CTC's of the same text from the picture alone, which
-keeps what the neck says near the characters' embeddings. Text alone can be learnt first: what the tower would make of
-it is made up from the characters' embeddings, with look-alikes, gaps and noise.
+The loss is the cross-entropy of the text after its picture, and, where wanted, CTC's of the same text from the picture
+alone, which keeps what the neck says near the characters' embeddings. Text alone can be learnt first: what the tower
+would make of it is made up from the characters' embeddings, with look-alikes, gaps and noise.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ReaderOptions:
     weight_decay, max_norm
         Of AdamW, and the norm that gradients are cut to.
     ctc_weight
-        Of CTC's loss beside the cross-entropy.
+        Of CTC's loss beside the cross-entropy; it costs as much as all the rest.
     text_steps
         Steps on text alone before the first picture; 0 for none.
     blur
@@ -66,7 +66,7 @@ class ReaderOptions:
     batch_size: int = 48
     learning_rate: float = 1e-3
     neck_rate: float = 2e-4
-    warmup_steps: int = 300
+    warmup_steps: int = 150
     weight_decay: float = 0.02
     max_norm: float = 1.0
     ctc_weight: float = 0.3
@@ -74,7 +74,7 @@ class ReaderOptions:
     blur: float = 0.6
     noise: float = 0.1
     hidden_steps: float = 0.2
-    checkpoint_steps: int = 250
+    checkpoint_steps: int = 300
     seed: int = 0
 
 
