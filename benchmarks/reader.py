@@ -148,19 +148,18 @@ def main() -> None:
     parser.add_argument("--name", default="reader", help="of the result file")
     arguments = parser.parse_args()
     require_data()
-    jobs = located(arguments.out, arguments.workers)
+    wanted = located(arguments.out, arguments.workers)[:: arguments.limit or 1]
     for condition in arguments.conditions:
         folder = arguments.out / condition
         folder.mkdir(parents=True, exist_ok=True)
-        missing = [(condition, job, folder) for job in jobs if not (folder / f"{job[0]:04}.json").exists()]
-        with progress_bar(len(jobs), condition, " pictures", initial=len(jobs) - len(missing)) as bar:
+        missing = [(condition, job, folder) for job in wanted if not (folder / f"{job[0]:04}.json").exists()]
+        with progress_bar(len(wanted), condition, " pictures", initial=len(wanted) - len(missing)) as bar:
             for _ in map_in_order(draw, missing, arguments.workers):
                 bar.update()
     reader = VLMRecognizer(arguments.reader, crop="frame", batch_size=BATCH, max_new_tokens=48)
     rows: list[dict[str, Any]] = []
     for condition in arguments.conditions:
         folder = arguments.out / condition
-        wanted = jobs[:: arguments.limit or 1]
         owners, crops = load_crops(folder, wanted)
         theirs = ["".join(json.loads((folder / f"{job[0]:04}.json").read_text(encoding="utf-8"))) for job in wanted]
         ours = [""] * len(wanted)
@@ -184,7 +183,7 @@ def main() -> None:
                 f"{counts['rapidocr'].cer:.2%}, ratio {ratio:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]",
                 flush=True,
             )
-    _, crops = load_crops(arguments.out / arguments.conditions[0], jobs[:TIMED])
+    _, crops = load_crops(arguments.out / arguments.conditions[0], wanted[:TIMED])
     torch.set_num_threads(available_cpus())
     speed = rates(reader, crops)
     print({name: round(value, 1) for name, value in speed.items()})

@@ -411,3 +411,19 @@ def test_hostile_readings_come_through(run: Any, index: Path) -> None:
     assert result.code == 0
     assert len(result.rows) == len(readings)
     assert result.rows[0]["text"] == readings[0]
+
+
+def test_many_lines_of_one_kind_are_counted_and_not_all_shown(run: Any, tmp_path: Path) -> None:
+    """Big5 read as UTF-8 is wrong in each line: the first ten are shown, and other kinds and files still are."""
+    for name, count in (("一", 30), ("二", 2)):
+        (tmp_path / f"{name}.txt").write_bytes("字幕\n".encode("big5") * count)
+    good = tmp_path / "good.txt"
+    good.write_text("今天吃什麼都可以\n", encoding="utf-8")
+    done = run("index", "build", good, tmp_path / "一.txt", tmp_path / "二.txt", "--out", tmp_path / "索引")
+    err = done.err
+    assert done.code == 1
+    assert err.count("一.txt, line") == 10
+    assert "more lines like these" in err
+    assert err.count("二.txt, line") == 2
+    assert "lines: 32 failed" in err
+    assert "--encoding" in err

@@ -78,7 +78,7 @@ def test_broken_pictures_are_named_at_the_end(base: Path, tmp_path: Path) -> Non
     (tmp_path / "1.png").write_bytes(b"no picture")
     said = run(data, "--model", base, "--out", tmp_path / "out", "--max-steps", 1, "--batch-size", 3, "--quiet", code=1)
     assert f"{data}, element 2: {tmp_path / '1.png'}: not a picture in a known format" in said
-    assert "1 examples failed" in said
+    assert "examples: 1 failed" in said
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
 
 

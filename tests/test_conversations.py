@@ -494,7 +494,7 @@ def test_the_verb_goes_on_past_bad_examples(run: Any, tmp_path: Path) -> None:
     code, _, err = run(tmp_path / "a.jsonl", "--to", "lines", "--out", tmp_path / "b.txt")
     assert code == 1
     assert "a.jsonl, line 2: is not JSON" in err
-    assert "1 examples failed" in err
+    assert "examples: 1 failed" in err
     assert (tmp_path / "b.txt").read_text(encoding="utf-8") == "a.jpg\t好\n"
 
 

@@ -96,6 +96,8 @@ def index_build(
 
     if (out / "index.json").exists() and not force:
         refuse(f"{out} holds an index already; add to it (caprag index add), or replace it (--force)")
+    if not (out / "index.json").exists() and out.is_dir() and any(out.iterdir()):
+        say(f"{out} holds other files, which stay; the index is written beside them")
     complaints = Complaints()
     sentences = _read_files(_list_files(corpus), column, encoding, complaints)
     loaded = open_embedder(embedder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -31,16 +33,30 @@ Corpus = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
+_SHOWN = 10
+"""Lines of a file that are complained of for one reason."""
+_OF_A_LINE = re.compile(r", line \d+")
+_VARIES = re.compile(r"\d+|'[^']*'|0x[0-9a-f]+")
+
+
 class Complaints:
-    """Counts and prints errors that a batch goes on after."""
+    """Counts and prints errors that a batch goes on after; of those about lines of one file the first of a kind."""
 
     def __init__(self) -> None:
         self.count = 0
+        self._kinds: Counter[str] = Counter()
 
     def __call__(self, error: CapragError) -> None:
         """Print an error and count it."""
         self.count += 1
-        complain(str(error))
+        text = str(error)
+        # What differs from line to line are numbers and what is quoted.
+        kind = _VARIES.sub("", text) if _OF_A_LINE.search(text) else text
+        self._kinds[kind] += 1
+        if self._kinds[kind] <= _SHOWN:
+            complain(text)
+        elif self._kinds[kind] == _SHOWN + 1:
+            complain(f"{text.partition(', line ')[0]}: has more lines like these; they are counted and not shown")
 
 
 def open_embedder(name: str | None) -> SentenceEmbedder | None:  # type: ignore[name-defined] # noqa: F821
@@ -53,7 +69,7 @@ def open_embedder(name: str | None) -> SentenceEmbedder | None:  # type: ignore[
 def finish(failures: int, what: str) -> None:
     """End with status 1 where some items failed."""
     if failures:
-        complain(f"{failures} {what} failed; each is named above")
+        complain(f"{what}: {failures} failed, as said above")
         raise typer.Exit(1)
 
 

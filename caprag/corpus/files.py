@@ -198,5 +198,5 @@ def _undecodable(path: Path, number: int, encoding: str, error: UnicodeDecodeErr
     wrong = error.object[error.start : error.start + 1].hex()
     return CorpusError(
         f"{path}, line {number}: byte 0x{wrong} at column {column} is not {encoding}; "
-        "name the file's encoding (for example big5 or gb18030), or mend the line"
+        "name the file's encoding (--encoding, for example big5 or gb18030), or mend the line"
     )

@@ -6,6 +6,7 @@ The one owner of faiss; its factory strings say what kind of index it is. Knows 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,4 +224,4 @@ def _matrix_products() -> Iterator[None]:
 
 
 def _reason(error: RuntimeError) -> str:
-    return str(error).split("Error: ")[-1].strip()
+    return re.split(r"Error: | at \S+:\d+: ", str(error))[-1].strip()
