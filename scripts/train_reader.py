@@ -200,7 +200,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--ctc-weight", type=float, default=0.0, help="of CTC's loss in the last phase")
-    parser.add_argument("--neck-rate", type=float, default=5e-5, help="learning rate of the neck in the last phase")
+    parser.add_argument("--neck-rate", type=float, default=0.0, help="learning rate of the neck in the last phase")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop training after so long")

@@ -177,13 +177,21 @@ def test_it_learns_and_goes_on_as_if_it_had_not_been_stopped(store: LineStore, b
 
 
 def test_only_what_is_learnt_moves(store: LineStore, base: Path, tmp_path: Path) -> None:
-    """The neck's normalisations go on with the statistics that the tower was trained with."""
-    options = ReaderOptions(epochs=1, batch_size=24)
-    train_reader(store, base, tmp_path / "out", options)
-    before, after = (ReaderForConditionalGeneration.from_pretrained(f).state_dict() for f in (base, tmp_path / "out"))
-    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    assert not {name for name in moved if "running" in name}
-    assert any(name.startswith("neck.svtr_block") for name in moved)
+    """Neck and embeddings stand still unless they have a rate; the neck's normalisations keep their statistics."""
+    before = ReaderForConditionalGeneration.from_pretrained(base).state_dict()
+
+    def moved(name: str, **rates: float) -> set[str]:
+        train_reader(store, base, tmp_path / name, ReaderOptions(epochs=1, batch_size=24, **rates))  # type: ignore[arg-type]
+        after = ReaderForConditionalGeneration.from_pretrained(tmp_path / name).state_dict()
+        return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+    alone, all_moved = moved("alone"), moved("all", neck_rate=1e-4, embedding_rate=1e-4, ctc_weight=0.3)
+    assert alone == {name for name in alone if name.startswith(("language_model.model.layers", "projector.detail"))} | {
+        "language_model.model.norm.weight"
+    }
+    assert not {name for name in all_moved if "running" in name or name.startswith("projector.blank")}
+    for part in ("neck.svtr_block", "projector.to_text", "language_model.model.embed_tokens", "ctc_bias"):
+        assert any(name.startswith(part) for name in all_moved), part
 
 
 def test_a_picture_goes_the_whole_way(base: Path) -> None:

@@ -42,8 +42,10 @@ class ReaderOptions:
     ----------
     epochs, batch_size
         Passes over the lines, and lines a step.
-    learning_rate, neck_rate
-        The highest, of the language model and projector, and of the neck.
+    learning_rate, neck_rate, embedding_rate
+        The highest, of the language model and projector; of the neck; and of the characters' embeddings and what
+        carries steps into their space. At 0 they stand still. What the embeddings begin with is what lets the model
+        copy: at the language model's rate that is lost within some hundred steps.
     warmup_steps
         Steps on the way up.
     weight_decay, max_norm
@@ -65,7 +67,8 @@ class ReaderOptions:
     epochs: int = 4
     batch_size: int = 48
     learning_rate: float = 1e-3
-    neck_rate: float = 2e-4
+    neck_rate: float = 0.0
+    embedding_rate: float = 0.0
     warmup_steps: int = 150
     weight_decay: float = 0.02
     max_norm: float = 1.0
@@ -147,13 +150,8 @@ class _Learner:
         self._alike, self._strength = _alike(self.model), _strength(self.model, store)
         self._steps = store.steps()
         a_pass = sum(1 for _ in batches(self._steps, settings.batch_size, np.random.default_rng(0)))
-        neck = list(self.model.neck.parameters())
-        # The features are those of the tower as it was when they were made.
-        kept = ("neck.", "tower_changes.", "projector.blank.")
-        others = [p for name, p in self.model.named_parameters() if not name.startswith(kept)]
         self.run = Run(
-            out / "checkpoint.pt", self.model,
-            [{"params": others, "lr": settings.learning_rate}, {"params": neck, "lr": settings.neck_rate}],
+            out / "checkpoint.pt", self.model, _groups(self.model, settings),
             total=settings.text_steps + a_pass * settings.epochs, warmup=settings.warmup_steps,
             weight_decay=settings.weight_decay, max_norm=settings.max_norm,
             about=(json.dumps(asdict(settings), sort_keys=True), *store.texts, *sentences),
@@ -242,6 +240,21 @@ class _Learner:
             drawn = rng.standard_normal(shown.shape, np.float32) * np.float32(_SPREAD / math.sqrt(table.shape[1]))
             prefixes.append((shown + torch.from_numpy(drawn)) * self._strength)
         return self._reading_loss(prefixes, ids)
+
+
+def _groups(model: ReaderForConditionalGeneration, settings: ReaderOptions) -> list[dict[str, Any]]:
+    """Return what is trained, by its learning rate; the rest stands still."""
+    # The features are those of the tower as it was when they were made.
+    rates = {"tower_changes.": 0.0, "projector.blank.": 0.0, "neck.": settings.neck_rate}
+    shared = ("projector.to_text.", "projector.scale", "ctc_bias", "language_model.model.embed_tokens.")
+    rates |= dict.fromkeys(shared, settings.embedding_rate)
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        rate = next((rates[part] for part in rates if name.startswith(part)), settings.learning_rate)
+        parameter.requires_grad_(rate > 0)
+        if rate > 0:
+            groups.setdefault(rate, []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
 
 def _alike(model: ReaderForConditionalGeneration) -> npt.NDArray[np.int64]:
