@@ -105,7 +105,7 @@ def test_what_can_not_be_is_refused(run: Any, model: Path, frames: Path, tmp_pat
         ([one, "--sample"], "sample: is for vision-language models"),
         ([one, *options(model), "--temperature", 0.5], "ask for them with --sample"),
         ([one, *options(model), "--sample", "--temperature", 0], "temperature must be above 0"),
-        ([one, *options(model), "--crop", "middle"], "frame, band, not 'middle'"),
+        ([one, *options(model), "--crop", "middle"], "frame, band, parts, not 'middle'"),
         ([one, *options(model), "--dtype", "int8"], "int8 needs a CUDA device"),
         ([one, "--recognizer", SERVER, "--device", "cpu", "--crop", "band"], "device, crop: is for models"),
         ([one, "--recognizer", SERVER, "--dtype", "auto"], "dtype: is for models that run here"),

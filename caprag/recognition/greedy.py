@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import LogitsProcessor
@@ -45,7 +45,7 @@ class Watcher(LogitsProcessor):
         self._sums: list[float] = []
         self._open: list[bool] = []
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Take note of a step."""
         self._settle(input_ids)
         self._scores = scores.detach().to(torch.float32).log_softmax(-1)
