@@ -75,10 +75,15 @@ def main() -> None:
         new_reader(work / "new.part", characters(train), size, seed=arguments.seed)
         (work / "new.part").rename(work / "new")
     tuning = TuningOptions(steps=arguments.tower_steps, seed=arguments.seed)
-    tuned = tune_tower(
-        pixels["train"], work / "new", work / "tuned", tuning, held_out=pixels["held_out"].first(SAMPLE),
-        seconds=arguments.seconds, progress=True,
-    )  # fmt: skip
+    if arguments.tuned is None:
+        tuned = tune_tower(
+            pixels["train"], work / "new", work / "tuned", tuning, held_out=pixels["held_out"].first(SAMPLE),
+            seconds=arguments.seconds, progress=True,
+        )  # fmt: skip
+    else:
+        tuned = {"step": 0, "steps": 0, "seconds": 0.0}
+        if not (work / "tuned").exists():
+            shutil.copytree(arguments.tuned, work / "tuned")
     print(tuned, flush=True)
     if tuned["step"] < tuned["steps"]:
         print("not done; the same command goes on", flush=True)
@@ -92,7 +97,7 @@ def main() -> None:
         for name, store in pixels.items()
     }
     if not (work / "begun").exists():
-        model = ReaderForConditionalGeneration.from_pretrained(work / "tuned")
+        model = ReaderForConditionalGeneration.from_pretrained(work / "tuned", dtype=torch.float32)
         print(f"steps without a character known for {fit_blank(model, stores['train']):.2%}", flush=True)
         model.save_pretrained(work / "begun.part")
         ReaderProcessor.from_pretrained(work / "tuned").save_pretrained(work / "begun.part")
@@ -151,7 +156,7 @@ def characters(texts: list[str]) -> list[str]:
 
 def measure(folder: Path, store: LineStore) -> dict[str, float]:
     """Read all lines that were held out."""
-    model = ReaderForConditionalGeneration.from_pretrained(folder).eval()
+    model = ReaderForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     return evaluate_features(model, ReaderProcessor.from_pretrained(folder), store)
 
 
@@ -164,9 +169,11 @@ def save(
     shutil.rmtree(part, ignore_errors=True)
     ReaderForConditionalGeneration.from_pretrained(trained).to(torch.float16).save_pretrained(part)
     ReaderProcessor.from_pretrained(trained).save_pretrained(part)
-    names = ("lines", "described", "measured", "hidden", "layers", "seed")
+    names = ("tuned", "lines", "described", "measured", "hidden", "layers", "seed")
     recipe = {
-        "options": {name: getattr(arguments, name) for name in names},
+        "options": {
+            name: str(value) if isinstance(value := getattr(arguments, name), Path) else value for name in names
+        },
         **{name: asdict(chosen) for name, chosen in options.items()},
         "figures": figures,
     }
@@ -174,8 +181,9 @@ def save(
     size = (part / "model.safetensors").stat().st_size
     if size > MOST_BYTES:
         raise SystemExit(f"{part}: the weights have {size} bytes, more than {MOST_BYTES}; take a smaller network")
-    if (out / "README.md").exists():
-        shutil.copy(out / "README.md", part)
+    for name in ("README.md", "NOTICE"):
+        if (out / name).exists():
+            shutil.copy(out / name, part)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
     print(f"{out}: {size / 1e6:.1f} MB, {figures}")
@@ -194,6 +202,7 @@ def parse() -> argparse.Namespace:
         "--described", type=int, help="how many of them the language model learns from; all if not given"
     )
     parser.add_argument("--measured", type=int, default=1_000, help="captions of held-out documents")
+    parser.add_argument("--tuned", type=Path, help="go on from this reader's tower, neck and language model")
     parser.add_argument("--tower-steps", type=int, default=2_000, help="of tuning the tower")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--text-steps", type=int, default=800)
