@@ -7,7 +7,6 @@ training.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from PIL import Image
 
 from caprag.recognition.captioner_network import Encoded, View, load_captioner
 from caprag.recognition.frames import MATTE
-from caprag.recognition.views import Views
+from caprag.recognition.views import Views, keyed
 from caprag.types import Hypothesis
 
 _TEXTS = 64
@@ -188,14 +187,7 @@ class CaptionerRecognizer:
     @torch.no_grad()
     def _look(self, images: Sequence[Image.Image]) -> Encoded:
         """Show pictures to the encoder, but for those that it has seen just now."""
-        for image in images:
-            if not isinstance(image, Image.Image):
-                raise TypeError(f"a picture must be a PIL.Image.Image, not {type(image).__name__}")
-        pictures = [image.convert("RGB") for image in images]
-        keys = [
-            hashlib.blake2b(repr(picture.size).encode() + picture.tobytes(), digest_size=16).digest()
-            for picture in pictures
-        ]
+        pictures, keys = keyed(images)
         new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in self._kept}
         if new:
             config = self._network.config

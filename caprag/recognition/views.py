@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,19 @@ from caprag.recognition.parts import Part
 
 if TYPE_CHECKING:
     from caprag.recognition.ctc import RapidOCRRecognizer
+
+
+def keyed(images: Sequence[Image.Image]) -> tuple[list[Image.Image], list[bytes]]:
+    """Return pictures in RGB, and for each a key that equal ones share; TypeError for what is no picture."""
+    for image in images:
+        if not isinstance(image, Image.Image):
+            raise TypeError(f"a picture must be a PIL.Image.Image, not {type(image).__name__}")
+    pictures = [image.convert("RGB") for image in images]
+    keys = [
+        hashlib.blake2b(repr(picture.size).encode() + picture.tobytes(), digest_size=16).digest()
+        for picture in pictures
+    ]
+    return pictures, keys
 
 
 class Views:
@@ -49,12 +63,15 @@ class Views:
         """Return one view of each picture, RGB, as an example for training is one: of several parts the band."""
         if self.crop == "frame":
             return list(pictures)
-        bands = self._networks().find_batch(pictures)
-        views = [picture if band is None else picture.crop(band) for picture, band in zip(pictures, bands, strict=True)]
         if self.crop == "parts":
-            found = self.parts(pictures)
-            views = [parts[0].image if len(parts) == 1 else view for parts, view in zip(found, views, strict=True)]
-        return views
+            found = zip(pictures, self.parts(pictures), strict=True)
+            # The band is looked for only where it is wanted.
+            return [parts[0].image if len(parts) == 1 else self._band(picture) for picture, parts in found]
+        return [self._band(picture) for picture in pictures]
+
+    def _band(self, picture: Image.Image) -> Image.Image:
+        (band,) = self._networks().find_batch([picture])
+        return picture if band is None else picture.crop(band)
 
     def _networks(self) -> RapidOCRRecognizer:
         if self._finder is None or self._process != os.getpid():

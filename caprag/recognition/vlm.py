@@ -7,7 +7,6 @@ this module does not know: whether a reading makes sense.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from caprag.recognition.loading import Dtype, load_model, load_processor
 from caprag.recognition.memory import out_of_memory
 from caprag.recognition.parts import Part, combine, one_line, split_text
 from caprag.recognition.sampling import Drawing, Sampling, StopAt, cut
-from caprag.recognition.views import Views
+from caprag.recognition.views import Views, keyed
 from caprag.recognition.wording import Wording
 from caprag.text import normalize
 from caprag.types import Hypothesis
@@ -337,14 +336,7 @@ class VLMRecognizer:
 
     def _take_in(self, images: Sequence[Image.Image]) -> tuple[_Batch, list[int]]:
         """Show pictures to the model, unless the last batch had them; the batch, and which of its pictures they are."""
-        for image in images:
-            if not isinstance(image, Image.Image):
-                raise TypeError(f"a picture must be a PIL.Image.Image, not {type(image).__name__}")
-        pictures = [image.convert("RGB") for image in images]
-        keys = [
-            hashlib.blake2b(repr(picture.size).encode() + picture.tobytes(), digest_size=16).digest()
-            for picture in pictures
-        ]
+        pictures, keys = keyed(images)
         if self._last is None or not set(keys) <= set(self._last.keys):
             self._last = None  # its memory is wanted
             parts: list[Part] = []
