@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from caprag.cli.options import Complaints, Quiet, finish, hidden, refuse, say
+from caprag.cli.options import Complaints, HeldOut, PicturesFolder, Quiet, finish, hidden, refuse, say
 from caprag.errors import CapragError
 
 
@@ -17,13 +17,8 @@ def train_captioner(
         typer.Argument(help="Conversation files (LLaVA, ShareGPT, messages, lines), or folders of caprag synth."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the captioner.")],
-    held_out: Annotated[
-        list[Path] | None,
-        typer.Option("--held-out", help="Like DATA: read at each checkpoint, of which the best is kept; repeatable."),
-    ] = None,
-    pictures: Annotated[
-        Path | None, typer.Option(help="Folder that paths in files begin at; the file's own if not given.")
-    ] = None,
+    held_out: HeldOut = None,
+    pictures: PicturesFolder = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder for scaled pictures, checkpoint and log.jsonl; OUT.work if not given.")
     ] = None,

@@ -30,6 +30,14 @@ K = Annotated[int, typer.Option("-k", "--k", min=1, help="Sentences to weigh or 
 Corpus = Annotated[
     list[Path], typer.Argument(help="Files, folders or patterns: txt srt vtt ass csv tsv jsonl parquet.")
 ]
+HeldOut = Annotated[
+    list[Path] | None,
+    typer.Option("--held-out", help="Like DATA: read at each checkpoint, of which the best is kept; repeatable."),
+]
+PicturesFolder = Annotated[
+    Path | None,
+    typer.Option("--pictures", help="Folder that paths in files begin at; the file's own if not given."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 

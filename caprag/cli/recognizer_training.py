@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from caprag.cli.options import Complaints, Quiet, finish, hidden, refuse, say
+from caprag.cli.options import Complaints, HeldOut, PicturesFolder, Quiet, finish, hidden, refuse, say
 from caprag.cli.training import others
 from caprag.errors import CapragError
 
@@ -31,13 +31,8 @@ def train_recognizer(
         Path | None,
         typer.Option(help="JSON with model and options; what is given here wins over it."),
     ] = None,
-    held_out: Annotated[
-        list[Path] | None,
-        typer.Option("--held-out", help="Like DATA: read at each checkpoint, of which the best is kept; repeatable."),
-    ] = None,
-    pictures: Annotated[
-        Path | None, typer.Option(help="Folder that paths in files begin at; the file's own if not given.")
-    ] = None,
+    held_out: HeldOut = None,
+    pictures: PicturesFolder = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints, log.jsonl and TensorBoard; OUT.work if not given.")
     ] = None,
