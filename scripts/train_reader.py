@@ -74,7 +74,7 @@ def main() -> None:
         size = ReaderSize(hidden=arguments.hidden, layers=arguments.layers)
         new_reader(work / "new.part", characters(train), size, seed=arguments.seed)
         (work / "new.part").rename(work / "new")
-    tuning = TuningOptions(steps=arguments.tower_steps, seed=arguments.seed)
+    tuning = TuningOptions(steps=arguments.tower_steps, half=arguments.half, seed=arguments.seed)
     if arguments.tuned is None:
         tuned = tune_tower(
             pixels["train"], work / "new", work / "tuned", tuning, held_out=pixels["held_out"].first(SAMPLE),
@@ -105,7 +105,7 @@ def main() -> None:
     options = ReaderOptions(
         epochs=arguments.epochs, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate,
         text_steps=arguments.text_steps, ctc_weight=arguments.ctc_weight, neck_rate=arguments.neck_rate,
-        seed=arguments.seed,
+        half=arguments.half, seed=arguments.seed,
     )  # fmt: skip
     result = train_reader(
         stores["train"], work / "begun", work / "trained", options, sentences=train,
@@ -214,6 +214,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop training after so long")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
+    parser.add_argument("--half", action="store_true", help="train in bfloat16 where the processor has it")
     parser.add_argument("--threads", type=int, default=2, help="of the training")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

@@ -60,6 +60,8 @@ class ReaderOptions:
         Of the features in training: standard deviation, in theirs, and the share of lines that lose a part.
     checkpoint_steps
         Steps between two checkpoints.
+    half
+        Whether products of matrices are taken in bfloat16: twice as fast where the processor has it.
     seed
         Of order and noise.
     """
@@ -78,6 +80,7 @@ class ReaderOptions:
     noise: float = 0.1
     hidden_steps: float = 0.2
     checkpoint_steps: int = 300
+    half: bool = False
     seed: int = 0
 
 
@@ -153,7 +156,7 @@ class _Learner:
         self.run = Run(
             out / "checkpoint.pt", self.model, _groups(self.model, settings),
             total=settings.text_steps + a_pass * settings.epochs, warmup=settings.warmup_steps,
-            weight_decay=settings.weight_decay, max_norm=settings.max_norm,
+            weight_decay=settings.weight_decay, max_norm=settings.max_norm, half=settings.half,
             about=(json.dumps(asdict(settings), sort_keys=True), *store.texts, *sentences),
         )  # fmt: skip
         self._tokenizer = self.processor.tokenizer
@@ -215,7 +218,7 @@ class _Learner:
         found = self.model.language_model.model(inputs_embeds=embedded, attention_mask=mask, use_cache=False)
         told = wanted != -100
         logits = self.model.language_model.lm_head(found.last_hidden_state[:, longest:][told])
-        return functional.cross_entropy(logits, wanted[told])
+        return functional.cross_entropy(logits.float(), wanted[told])
 
     def _from_text(self, rng: np.random.Generator) -> torch.Tensor:
         """Read sentences whose pictures are made up: for each character a token near its embedding, or two.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -41,6 +42,8 @@ class Run:
         Steps of the whole training, and on the way up.
     weight_decay, max_norm
         Of AdamW, and the norm that gradients are cut to.
+    half
+        Whether products of matrices are taken in bfloat16; weights, sums of losses and what is kept are single.
     about
         What the training depends on: lines, texts, options.
 
@@ -52,9 +55,10 @@ class Run:
 
     def __init__(
         self, path: Path, module: nn.Module, groups: Sequence[dict[str, Any]], *, total: int, warmup: int,
-        weight_decay: float, max_norm: float, about: Sequence[str],
+        weight_decay: float, max_norm: float, half: bool, about: Sequence[str],
     ) -> None:  # fmt: skip
         self.path, self.module, self.total, self._warmup, self._max_norm = path, module, total, warmup, max_norm
+        self._half = half
         self.step, self.seconds = 0, 0.0
         self._optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, betas=(0.9, 0.98))
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._rate)
@@ -69,8 +73,10 @@ class Run:
         done = min(1.0, (step - self._warmup) / max(1, self.total - self._warmup))
         return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
 
-    def take(self, loss: torch.Tensor) -> float:
+    def take(self, loss_of: Callable[[], torch.Tensor]) -> float:
         """Take a step, and return the loss."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+            loss = loss_of()
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         trained = [p for group in self._optimizer.param_groups for p in group["params"]]
@@ -133,7 +139,7 @@ def follow(
     losses: list[float] = []
     with progress_bar(run.total, "train", " steps", initial=run.step, show=progress) as bar:
         for batch in batches:
-            losses.append(run.take(loss_of(batch)))
+            losses.append(run.take(functools.partial(loss_of, batch)))
             bar.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}", refresh=False)
             bar.update()
             run.seconds = time.perf_counter() - started
@@ -168,7 +174,8 @@ def ctc_loss(model: ReaderForConditionalGeneration, steps: torch.Tensor, ids: Se
     fitting = [place for place, row in enumerate(ids) if row and needed[place] <= steps.shape[1]]
     if not fitting:
         return steps.sum() * 0.0
-    logits = model.ctc_logits(steps[fitting]).log_softmax(-1)
+    # Not in half precision: a softmax over thousands would lose most of its digits.
+    logits = model.ctc_logits(steps[fitting]).float().log_softmax(-1)
     targets = torch.tensor([token for place in fitting for token in ids[place]])
     lengths = torch.tensor([len(ids[place]) for place in fitting])
     widths = torch.full((len(fitting),), steps.shape[1])
