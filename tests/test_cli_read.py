@@ -106,7 +106,7 @@ def test_what_can_not_be_is_refused(run: Any, model: Path, frames: Path, tmp_pat
         ([one, *options(model), "--temperature", 0.5], "ask for them with --sample"),
         ([one, *options(model), "--sample", "--temperature", 0], "temperature must be above 0"),
         ([one, *options(model), "--crop", "middle"], "frame, band, parts, not 'middle'"),
-        ([one, *options(model), "--dtype", "int8"], "int8 needs a CUDA device"),
+        ([one, *options(model), "--dtype", "int3"], "not 'int3'"),
         ([one, "--recognizer", SERVER, "--device", "cpu", "--crop", "band"], "device, crop: is for models"),
         ([one, "--recognizer", SERVER, "--dtype", "auto"], "dtype: is for models that run here"),
         ([one, "--recognizer", SERVER, "--sample", "--seed", 1], "sample: is for models that run here"),

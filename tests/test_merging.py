@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_models import llava, pictures, trocr
+from tiny_models import WIDE, llava, pictures, trocr
 
 from caprag.errors import ModelError
 from caprag.recognition.vlm import VLMRecognizer
@@ -129,10 +129,10 @@ def test_dtypes(base: Path, adapter: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bits", "kind", "likeness"), [("int8", torch.int8, 0.99), ("int4", torch.uint8, 0.9)])
-def test_quantised_folders(
-    bits: Any, kind: torch.dtype, likeness: float, base: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_quantised_folders(bits: Any, kind: torch.dtype, likeness: float, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
+    base, adapter = llava(tmp_path / "base", **WIDE), tmp_path / "adapter"
+    save_adapter(base, adapter, seed=1, modules_to_save=["multi_modal_projector"])
     plain = load(merge([adapter], tmp_path / "whole").folder)
     wanted = logits(plain, base)
     made = merge([adapter], tmp_path / "few", quantize=bits)

@@ -114,8 +114,27 @@ def test_an_adapter_that_does_not_fit_is_named(folder: Path, adapter: Path, tmp_
 
 
 def test_whole_numbers_need_a_device_for_them(folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"int8 needs a CUDA device, and this is cpu; take dtype float32"):
-        load_model(folder, "cpu", "int8")
+    with pytest.raises(ModelError, match=r"int8 needs a CUDA device or a CPU, and this is meta; take dtype bfloat16"):
+        load_model(folder, "meta", "int8")
+
+
+@pytest.mark.parametrize(("dtype", "kind", "near"), [("int8", "Linear8bitLt", 0.02), ("int4", "Linear4bit", 0.1)])
+def test_few_bits_read_on_a_cpu_too(tmp_path: Path, dtype: Any, kind: str, near: float) -> None:
+    """Scores are near those of the whole weights, and are the same in any company."""
+    pytest.importorskip("bitsandbytes")
+    folder = tiny_models.llava(tmp_path, **tiny_models.WIDE)
+    whole, few = (
+        VLMRecognizer(folder, prompt=PROMPT, device="cpu", dtype=chosen, max_new_tokens=8)
+        for chosen in ("float32", dtype)
+    )
+    texts = [["早安", "我不知道"], ["早安"]]
+    images = [picture(0), picture(1)]
+    scores = few.score_batch(images, texts)
+    expected = whole.score_batch(images, texts)
+    for image, row, mine, theirs in zip(images, texts, scores, expected, strict=True):
+        assert mine == pytest.approx(theirs, rel=near)
+        assert few.score_batch([image], [row])[0] == pytest.approx(mine, abs=0.05)
+    assert sum(type(module).__name__ == kind for module in load_model(folder, "cpu", dtype).modules()) > 8
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="what happens without bitsandbytes")

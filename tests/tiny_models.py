@@ -141,7 +141,11 @@ _TEXT: dict[str, Any] = {
 }
 
 
-def llava(folder: Path) -> Path:
+WIDE: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128}
+"""Sizes of a language model whose weights fit into four bits: bitsandbytes rounds narrower ones wrongly on CPUs."""
+
+
+def llava(folder: Path, **sizes: Any) -> Path:
     """LLaVA: CLIP eyes, Llama mouth. Its generation config tries to distort the probabilities."""
     tokens = tokenizer()
     template = CHAT_TEMPLATE.replace("IMAGE", "<image>\n")
@@ -161,7 +165,7 @@ def llava(folder: Path) -> Path:
             bos_token_id=None,
             eos_token_id=ids("<|im_end|>"),
             pad_token_id=ids("<|endoftext|>"),
-            **_TEXT,
+            **{**_TEXT, **sizes},
         ),
         image_token_id=ids("<image>"),
         image_seq_length=9,

@@ -47,9 +47,7 @@ def read(
     reranker: RerankerFile = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time; halved where memory runs out.")] = 8,
     device: Annotated[str | None, typer.Option(help="Where a vision-language model runs, e.g. cuda or cpu.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Its precision: float32 bfloat16 float16; on CUDA also int8 int4.")
-    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Its precision: float32 bfloat16 float16 int8 int4.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter (LoRA) on top.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What it is asked, if not what its family expects.")] = None,
     crop: Annotated[

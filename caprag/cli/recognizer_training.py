@@ -37,7 +37,7 @@ def train_recognizer(
         Path | None, typer.Option(help="Folder for checkpoints, log.jsonl and TensorBoard; OUT.work if not given.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw loss and error rate, .png.")] = None,
-    method: Annotated[_Method | None, typer.Option(help="qlora needs CUDA.  [default: lora]")] = None,
+    method: Annotated[_Method | None, typer.Option(help="qlora keeps the base in 4 bits.  [default: lora]")] = None,
     tower: Annotated[Literal["frozen", "tuned"] | None, typer.Option(help="Eyes.  [default: frozen]")] = None,
     projector: Annotated[
         Literal["full", "frozen"] | None,

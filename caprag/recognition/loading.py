@@ -7,6 +7,7 @@ model is asked, or what is done with it.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import warnings
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from caprag.errors import MissingDependencyError, ModelError, require
 _hub: Any = transformers  # its annotations differ from version to version
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
-"""Of the weights; int8 and int4 keep the linear layers in 8 or 4 bits (bitsandbytes, on CUDA devices)."""
+"""Of the weights; int8 and int4 keep the language model's linear layers in 8 or 4 bits (bitsandbytes)."""
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _TORCHVISION = "pip install torchvision, in the build that belongs to your torch (its version and CPU or CUDA)"
@@ -168,10 +169,10 @@ def load_model(
     if dtype not in get_args(Dtype):
         raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, not {dtype!r}")
     source = locate(name, adapter)
-    load_config(source)
+    config = load_config(source)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     bits = {"int8": 8, "int4": 4}.get(dtype)
-    settings = _quantised(bits, place) if bits else {"dtype": _torch_dtype(dtype, place)}
+    settings = _quantised(config, bits, place) if bits else {"dtype": _torch_dtype(dtype, place)}
     try:
         model = _hub.AutoModelForImageTextToText.from_pretrained(source.base, **settings)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -182,6 +183,10 @@ def load_model(
         raise MissingDependencyError(f"{source.base} needs a package that is not installed: {error}") from error
     if not bits:
         model = model.to(place)
+    for module in model.modules():
+        # On some CPUs it would pack weights at the first reading, in a form that can't be trained, nor have any width.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if source.adapter is not None:
         model = _with_adapter(model, source.adapter, merge=not bits)
     return model.eval()
@@ -267,18 +272,51 @@ def _torch_dtype(dtype: str, place: torch.device) -> Any:
     return dtype if dtype == "auto" else getattr(torch, dtype)
 
 
-def _quantised(bits: int, place: torch.device) -> dict[str, Any]:
-    if place.type != "cuda":
-        raise ModelError(f"int{bits} needs a CUDA device, and this is {place}; take dtype float32 or bfloat16 there")
+def few_bits(config: Any, bits: int, compute: torch.dtype) -> Any:
+    """Say how a model's language model is kept in few bits; tower, projector and head stay as they are.
+
+    Parameters
+    ----------
+    config
+        The model's configuration.
+    bits
+        8 (LLM.int8) or 4 (NormalFloat, quantised twice).
+    compute
+        What is computed in.
+
+    Returns
+    -------
+    transformers.BitsAndBytesConfig
+        For ``from_pretrained``.
+    """
+    with torch.device("meta"):
+        plan = _hub.AutoModelForImageTextToText.from_config(config)
+    inner = plan.base_model
+    prefix = "" if inner is plan else f"{plan.base_model_prefix}."
+    parts = [name for name, _ in inner.named_children()]
+    # Eyes are a small part of the bytes, and what they see wrongly no language model mends. Where no part is called the
+    # language model, transformers decides.
+    kept = [*(f"{prefix}{name}" for name in parts if name != "language_model"), "lm_head"]
+    return _hub.BitsAndBytesConfig(
+        load_in_8bit=bits == 8, load_in_4bit=bits == 4, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute, llm_int8_skip_modules=kept if "language_model" in parts else None,
+    )  # fmt: skip
+
+
+def _quantised(config: Any, bits: int, place: torch.device) -> dict[str, Any]:
+    if place.type not in ("cuda", "cpu"):
+        raise ModelError(f"int{bits} needs a CUDA device or a CPU, and this is {place}; take dtype bfloat16 there")
     require("bitsandbytes", "quantize")
     require("accelerate", "quantize")
-    config = _hub.BitsAndBytesConfig(
-        load_in_8bit=bits == 8,
-        load_in_4bit=bits == 4,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    return {"quantization_config": config, "device_map": {"": place}, "dtype": "auto"}
+    if bits == 8:
+        # It says at every layer of every reading that its inputs become float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    on_cpu = place.type == "cpu"
+    settings = few_bits(config, bits, torch.float32 if on_cpu else torch.bfloat16)
+    # What stays out of the few bits is in single precision on a CPU, as all of a model is.
+    return {
+        "quantization_config": settings, "device_map": {"": place}, "dtype": torch.float32 if on_cpu else "auto",
+    }  # fmt: skip
 
 
 def _with_adapter(model: Any, adapter: str, *, merge: bool) -> Any:

@@ -81,7 +81,7 @@ class VLMRecognizer:
         A torch device; ``None``: the first CUDA device, or the CPU where there is none.
     dtype
         Of the weights; ``"auto"``: float32 on a CPU, elsewhere what the weights were saved in; ``"int8"`` and
-        ``"int4"`` need a CUDA device and bitsandbytes.
+        ``"int4"`` keep the language model in few bits, and need bitsandbytes.
     batch_size
         Pictures read at once, and texts scored at once, >= 1. Where memory runs out it is halved for good.
     max_new_tokens

@@ -258,7 +258,7 @@ class _Learner:
                 {"params": others, "lr": settings.learning_rate},
             ],
             total=total, warmup=int(warmup), weight_decay=settings.weight_decay, max_norm=settings.max_norm,
-            about=(json.dumps([asdict(settings), store.texts, None if held is None else held.texts]),),
+            half=False, about=(json.dumps([asdict(settings), store.texts, None if held is None else held.texts]),),
         )  # fmt: skip
 
     def batches(self) -> Iterator[Sequence[int]]:

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 
 from caprag.errors import ModelError, require
 from caprag.recognition.families import family_of
-from caprag.recognition.loading import load_config, load_model, load_processor, locate
+from caprag.recognition.loading import few_bits, load_config, load_model, load_processor, locate
 from caprag.recognition.wording import Wording
 from caprag.training.model_folders import new_folder
 from caprag.training.recognizer.base import copy_beside
@@ -201,19 +201,8 @@ def _merged(model: Any, name: str, inputs: dict[str, torch.Tensor]) -> tuple[Any
 
 def _quantised(folder: Path, bits: Bits, kind: torch.dtype, device: str) -> Any:
     """Load a model with its language model in few bits; tower, projector and head stay as they are."""
-    with torch.device("meta"):
-        plan = _hub.AutoModelForImageTextToText.from_config(_hub.AutoConfig.from_pretrained(folder))
-    inner = plan.base_model
-    prefix = "" if inner is plan else f"{plan.base_model_prefix}."
-    parts = [name for name, _ in inner.named_children()]
-    # Eyes are a small part of the bytes, and what they see wrongly no language model mends. Where no part is called the
-    # language model, transformers decides.
-    kept = [*(f"{prefix}{name}" for name in parts if name != "language_model"), "lm_head"]
-    skipped = kept if "language_model" in parts else None
-    settings = _hub.BitsAndBytesConfig(
-        load_in_8bit=bits == "int8", load_in_4bit=bits == "int4", bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=kind, llm_int8_skip_modules=skipped,
-    )  # fmt: skip
+    config = _hub.AutoConfig.from_pretrained(folder)
+    settings = few_bits(config, {"int8": 8, "int4": 4}[bits], kind)
     try:
         return _hub.AutoModelForImageTextToText.from_pretrained(
             folder, dtype=kind, quantization_config=settings, device_map={"": device}

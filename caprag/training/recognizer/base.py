@@ -38,16 +38,13 @@ def load_base(name: str, options: RecognizerOptions) -> tuple[Any, Any, Any]:
     Raises
     ------
     ModelError
-        Where there is no such model, it is of another kind, an adapter shall get adapters, or four-bit weights are
-        asked for without a CUDA device.
+        Where there is no such model, it is of another kind, or an adapter shall get adapters.
     MissingDependencyError
         Where a package is missing.
     """
     adapters = options.method in ("lora", "qlora")
     if adapters and locate(name).adapter is not None:
         raise ModelError(f"{name} holds adapters; merge them with their model first: caprag merge {name} --out FOLDER")
-    if options.method == "qlora" and not torch.cuda.is_available():
-        raise ModelError("qlora keeps weights in four bits, which needs a CUDA device, and there is none; take lora")
     kept: Dtype = {"lora": compute_dtype(options), "qlora": "int4"}.get(options.method, "float32")
     place = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     processor, tokenizer = load_processor(name)
