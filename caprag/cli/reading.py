@@ -34,7 +34,9 @@ def read(
     index: MaybeIndexFolder = None,
     recognizer: Annotated[
         str,
-        typer.Option(help="rapidocr, id or folder of a vision-language model, a captioner's folder, a server's URL."),
+        typer.Option(
+            help="caprag, rapidocr, id or folder of a vision-language model, a captioner's folder, a server's URL."
+        ),
     ] = "rapidocr",
     served: Annotated[str | None, typer.Option(help="Which of a server's models, where it has several.")] = None,
     n_best: Annotated[int, typer.Option(min=1, help="Hypotheses a picture.")] = 5,

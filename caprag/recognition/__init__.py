@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caprag.recognition.frames import list_frames, open_frame, to_rgb
@@ -22,6 +23,8 @@ __all__ = [
     "to_rgb",
 ]
 
+_SHIPPED = Path(__file__).parent / "reader" / "weights"
+
 
 def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: Any) -> Recognizer:
     """Load a recognizer by name.
@@ -29,9 +32,10 @@ def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: 
     Parameters
     ----------
     model
-        ``"rapidocr"`` for PP-OCRv6 by RapidOCR; the hub id or folder of a transformers image-text-to-text model, or of
-        a PEFT adapter for one; the folder of a captioner that `caprag train captioner` wrote; or the address
-        (``http://`` or ``https://``) of a server that speaks OpenAI's protocol.
+        ``"caprag"`` for the reader that is shipped; ``"rapidocr"`` for PP-OCRv6 by RapidOCR; the hub id or folder of a
+        transformers image-text-to-text model, or of a PEFT adapter for one; the folder of a captioner that
+        `caprag train captioner` wrote; or the address (``http://`` or ``https://``) of a server that speaks OpenAI's
+        protocol.
     batch_size
         Pictures that will be read at a time, >= 1.
     options
@@ -70,7 +74,7 @@ def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: 
         return CaptionerRecognizer(model, batch_size=batch_size, **options)
     from caprag.recognition.vlm import VLMRecognizer
 
-    return VLMRecognizer(model, batch_size=batch_size, **options)
+    return VLMRecognizer(_SHIPPED if model == "caprag" else model, batch_size=batch_size, **options)
 
 
 def __getattr__(name: str) -> object:
