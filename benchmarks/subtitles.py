@@ -1,8 +1,9 @@
 """Snap what two OCR engines read of four films: python benchmarks/subtitles.py.
 
 For each film the lines of paddle.srt are snapped twice: with the film's sentences in the index beside those of text/,
-and without them. caprag's decision is fitted on the other three films. Peers in the same run: always the nearest
-sentence by rapidfuzz, and the same within the threshold that is best for them in hindsight.
+and without them; in their order, in an order drawn by chance, and each by itself. caprag's decision is fitted on the
+other three films. Peers in the same run: always the nearest sentence by rapidfuzz, and the same within the threshold
+that is best for them in hindsight.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from tqdm import tqdm
 import caprag
 from caprag.evaluation import cer_report, count_errors, count_outcomes
 from caprag.glyphs import GlyphTable
-from caprag.reranking import Example, Reranker, fit_reranker
-from caprag.reranking.features import Candidate, best_candidate
+from caprag.reranking import Episode, Reranker, fit_reranker
+from caprag.reranking.features import candidates
 from caprag.types import Caption, Hit, Hypothesis
 
 ENGINES = ("paddle", "lens")
+SEED = 1
 THRESHOLDS = [round(t, 2) for t in np.arange(0.05, 0.55, 0.05)]
 
 
@@ -36,13 +38,7 @@ class Case:
     inside: bool
     truth: list[str]
     read: list[str]
-    candidates: list[Candidate | None]
-
-    @property
-    def examples(self) -> list[Example]:
-        """What the decision can be fitted on."""
-        rows = zip(self.read, self.candidates, self.truth, strict=True)
-        return [Example.of(Hypothesis(read), candidate, truth) for read, candidate, truth in rows]
+    episode: Episode
 
 
 def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
@@ -61,20 +57,34 @@ def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
             for engine in ENGINES:
                 read = lines(film, engine)
                 hits = index.search_batch(read)
-                candidates = [
-                    best_candidate(Hypothesis(r), h, index.frequency, glyphs) for r, h in zip(read, hits, strict=True)
+                readings = [Hypothesis(text) for text in read]
+                described = [
+                    candidates(r, h, index.frequency, glyphs) for r, h in zip(readings, hits, strict=True)
                 ]  # fmt: skip
-                cases.append(Case(film, engine, inside, truth, read, candidates))
+                places = [index.places_of(hit.id for hit in found) for found in hits]
+                episode = Episode(readings, truth, described, places, len(index), known=inside, group=film)
+                cases.append(Case(film, engine, inside, truth, read, episode))
         index.remove(ids)
     return cases, corpora
 
 
-def answer(reranker: Reranker, case: Case) -> list[Caption]:
-    """Decide on readings whose features are known already."""
-    return [
-        reranker.decide((Hypothesis(read),), candidate)
-        for read, candidate in zip(case.read, case.candidates, strict=True)
-    ]
+def by_line(reranker: Reranker, case: Case) -> list[Caption]:
+    """Decide on each reading by itself."""
+    rows = zip(case.episode.readings, case.episode.described, strict=True)
+    return [reranker.decide((read,), next(iter(found), None)) for read, found in rows]
+
+
+def in_order(reranker: Reranker, episode: Episode) -> list[Caption]:
+    """Decide on readings in their order."""
+    rows = zip(episode.readings, episode.described, episode.places, strict=True)
+    return list(reranker.decide_in_order((((read,), found, spots) for read, found, spots in rows), episode.sentences))
+
+
+def shuffled(reranker: Reranker, case: Case) -> list[Caption]:
+    """Decide on readings in an order drawn by chance, and put the answers back."""
+    order = np.random.default_rng(SEED).permutation(len(case.read)).tolist()
+    answers = dict(zip(order, in_order(reranker, case.episode.shuffled(SEED)), strict=True))
+    return [answers[place] for place in range(len(order))]
 
 
 def nearest(case: Case, corpus: Sequence[str]) -> list[tuple[str, float]]:
@@ -121,7 +131,10 @@ def main() -> None:
     tested = [case for case in cases if case.engine == "paddle"]
     found = {(c.film, c.inside): nearest(c, corpora[c.inside][c.film]) for c in tqdm(tested, desc="peers")}
     fitted = {
-        film: fit_reranker([e for c in cases if c.film != film and c.engine == "paddle" for e in c.examples])
+        film: fit_reranker(
+            [e for c in tested if c.film != film for e in c.episode.line_examples()],
+            episodes=[c.episode for c in tested if c.film != film],
+        )
         for film in FILMS
     }
     shipped = Reranker.load()
@@ -130,8 +143,10 @@ def main() -> None:
         peers = found[case.film, case.inside]
         return {
             "as read": as_captions(case, peers, -1.0),
-            "caprag, fitted on the other films": answer(fitted[case.film], case),
-            "caprag, shipped (fitted on all films)": answer(shipped, case),
+            "caprag": in_order(fitted[case.film], case.episode),
+            "caprag, order shuffled": shuffled(fitted[case.film], case),
+            "caprag, line by line": by_line(fitted[case.film], case),
+            "caprag, shipped (fitted on all films)": in_order(shipped, case.episode),
             "nearest by rapidfuzz, always": as_captions(case, peers, 2.0),
             "nearest by rapidfuzz, best threshold": as_captions(case, peers, threshold),
         }

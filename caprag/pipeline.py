@@ -5,20 +5,26 @@ Picture -> hypotheses -> hits -> caption. It owns no logic of its own but the or
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
 from caprag.recognition import load_recognizer, open_frame, to_rgb
-from caprag.reranking import Reranker
+from caprag.reranking import Found, Reranker, chooser
 from caprag.retrieval import Index
 from caprag.types import Caption, Embedder, Hit, Hypothesis, Recognizer
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Item = TypeVar("Item")
+
+_AT_ONCE = 512
+"""Readings that are searched together."""
 
 
 class Pipeline:
@@ -38,11 +44,18 @@ class Pipeline:
         Sentences weighed for a picture or reading, >= 1.
     batch_size
         Pictures read at a time, >= 1.
+    in_order
+        Whether captions given together follow each other as they do in the programme. Then what stands before and
+        behind is listened to; a corpus that is a script makes nearly sure what a badly read line was, and captions of a
+        programme that the corpus lacks are left alone. Costs nothing where the order means nothing.
+    risk
+        Share of captions that may be harmed (right as read, wrong as answered) where the corpus lacks them, in (0, 1);
+        ``None`` takes what the reranker was fitted for. See `Reranker.at_risk`.
 
     Raises
     ------
     ValueError
-        For a number below 1.
+        For a number below 1, or a risk that the reranker can't vouch for.
     """
 
     def __init__(
@@ -54,6 +67,8 @@ class Pipeline:
         n_best: int = 5,
         k: int = 10,
         batch_size: int = 8,
+        in_order: bool = True,
+        risk: float | None = None,
     ) -> None:
         for name, value in (("n_best", n_best), ("k", k), ("batch_size", batch_size)):
             if value < 1:
@@ -64,6 +79,9 @@ class Pipeline:
         self._n_best = n_best
         self._k = k
         self._batch_size = batch_size
+        self._in_order = in_order
+        if risk is not None:
+            self._reranker = self.reranker.at_risk(risk)
 
     @classmethod
     def load(
@@ -76,6 +94,8 @@ class Pipeline:
         n_best: int = 5,
         k: int = 10,
         batch_size: int = 8,
+        in_order: bool = True,
+        risk: float | None = None,
     ) -> Pipeline:
         """Open an index folder and set up the stages around it.
 
@@ -89,7 +109,7 @@ class Pipeline:
             The one the index was built with; ``None`` loads the one that the index names.
         reranker
             File of a reranker; ``None`` takes the shipped one.
-        n_best, k, batch_size
+        n_best, k, batch_size, in_order, risk
             See `Pipeline`.
 
         Returns
@@ -107,7 +127,10 @@ class Pipeline:
             # Loaded now, so that it is told at once where it is not to be had.
             _ = opened.embedder
         decision = Reranker.load(reranker)
-        return cls(opened, recognizer=recognizer, reranker=decision, n_best=n_best, k=k, batch_size=batch_size)
+        return cls(
+            opened, recognizer=recognizer, reranker=decision, n_best=n_best, k=k, batch_size=batch_size,
+            in_order=in_order, risk=risk,
+        )  # fmt: skip
 
     @property
     def recognizer(self) -> Recognizer:
@@ -115,6 +138,13 @@ class Pipeline:
         if isinstance(self._recognizer, str):
             self._recognizer = load_recognizer(self._recognizer, batch_size=self._batch_size)
         return self._recognizer
+
+    @property
+    def reranker(self) -> Reranker:
+        """What decides."""
+        if self._reranker is None:
+            self._reranker = Reranker.load()
+        return self._reranker
 
     def read(self, frame: str | PathLike[str] | Image.Image) -> Caption:
         """Read one picture; see `read_batch`."""
@@ -144,14 +174,47 @@ class Pipeline:
         """
         if isinstance(frames, (str, PathLike)):
             raise TypeError(f"frames is one path, {frames!r}; a list is wanted (or use read)")
-        captions: list[Caption] = []
         with tqdm(total=len(frames), desc="read", unit=" frames", disable=not progress) as bar:
-            for start in range(0, len(frames), self._batch_size):
-                batch = frames[start : start + self._batch_size]
-                images = [open_frame(f) if isinstance(f, (str, PathLike)) else to_rgb(f) for f in batch]
-                captions += self._read_images(images)
-                bar.update(len(images))
-        return captions
+            return list(self.stream(frames, on_read=bar.update))
+
+    def stream(
+        self, frames: Iterable[str | PathLike[str] | Image.Image], *, on_read: Callable[[int], object] | None = None
+    ) -> Iterator[Caption]:
+        """Read pictures as they come.
+
+        Parameters
+        ----------
+        frames
+            Paths, or PIL pictures of any mode and size.
+        on_read
+            Called with how many more pictures were read.
+
+        Yields
+        ------
+        Caption
+            One a picture, in order: the same as `read_batch` gives. Where captions are in order it comes when 32 to 63
+            of those behind it are read.
+
+        Raises
+        ------
+        FrameError
+            Where a picture can't be read.
+        """
+        return self._decide(self._found_in(frames, on_read))
+
+    def _found_in(
+        self, frames: Iterable[str | PathLike[str] | Image.Image], on_read: Callable[[int], object] | None
+    ) -> Iterator[Found]:
+        for batch in _batches(frames, self._batch_size):
+            images = [open_frame(frame) if isinstance(frame, (str, PathLike)) else to_rgb(frame) for frame in batch]
+            hypotheses = self.recognizer.recognize_batch(images, self._n_best)
+            hits = self.find(hypotheses)
+            margins = self.judge(images, hypotheses, hits)
+            places = self._places(hits)
+            for read, found, judged in zip(hypotheses, hits, margins, strict=True):
+                yield Found(read, found, places, judged)
+            if on_read is not None:
+                on_read(len(images))
 
     def snap(self, readings: Sequence[str], *, progress: bool = False) -> list[Caption]:
         """Snap readings that come from elsewhere.
@@ -170,18 +233,29 @@ class Pipeline:
         """
         if isinstance(readings, str):
             raise TypeError(f"readings is the string {readings[:20]!r}; a list of readings is wanted")
-        captions: list[Caption] = []
         with tqdm(total=len(readings), desc="snap", unit=" lines", disable=not progress) as bar:
-            for batch in _batches(readings, 512):
-                hypotheses = [[Hypothesis(text)] for text in batch]
-                captions += self._decide(hypotheses, self.find(hypotheses), None)
-                bar.update(len(batch))
-        return captions
+            return list(self.snap_stream(readings, on_read=bar.update))
 
-    def _read_images(self, images: list[Image.Image]) -> list[Caption]:
-        hypotheses = self.recognizer.recognize_batch(images, self._n_best)
-        hits = self.find(hypotheses)
-        return self._decide(hypotheses, hits, self.judge(images, hypotheses, hits))
+    def snap_stream(
+        self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None
+    ) -> Iterator[Caption]:
+        """Snap readings as they come; see `stream` and `snap`. Up to 512 are searched together."""
+        return self._decide(self._found_for(readings, on_read))
+
+    def _found_for(self, readings: Iterable[str], on_read: Callable[[int], object] | None) -> Iterator[Found]:
+        for batch in _batches(readings, _AT_ONCE):
+            hypotheses = [[Hypothesis(text)] for text in batch]
+            hits = self.find(hypotheses)
+            places = self._places(hits)
+            for read, found in zip(hypotheses, hits, strict=True):
+                yield Found(read, found, places)
+            if on_read is not None:
+                on_read(len(batch))
+
+    def heard_from(self, position: int) -> int:
+        """Return from which caption on an episode must be given again, for those from `position` on to be the same."""
+        listens = self.index is not None and self._in_order and self.reranker.order is not None
+        return chooser.heard_from(position) if listens else position
 
     def find(self, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[Hit]]:
         """Find sentences by every hypothesis of a picture.
@@ -236,22 +310,25 @@ class Pipeline:
         scores = self.recognizer.score_batch(images, texts)
         return [[score - first if math.isfinite(first) else 0.0 for score in rest] for first, *rest in scores]
 
-    def _decide(
-        self,
-        hypotheses: Sequence[Sequence[Hypothesis]],
-        hits: Sequence[Sequence[Hit]],
-        margins: Sequence[Sequence[float]] | None,
-    ) -> list[Caption]:
+    def _places(self, hits: Sequence[Sequence[Hit]]) -> Mapping[int, Sequence[tuple[str, int]]]:
+        if self.index is None or not self._in_order:
+            return {}
+        return self.index.places_of(hit.id for found in hits for hit in found)
+
+    def _decide(self, found: Iterable[Found]) -> Iterator[Caption]:
         frequency = self.index.frequency if self.index is not None else _never
-        if self._reranker is None:
-            self._reranker = Reranker.load()
-        return self._reranker.rerank_batch(hypotheses, hits, frequency, margins)
+        if self.index is not None and self._in_order:
+            yield from self.reranker.rerank_in_order(found, frequency, max(1, len(self.index)))
+            return
+        for one in found:
+            yield from self.reranker.rerank_batch([one.hypotheses], [one.hits], frequency, [one.margins])
 
 
 def _never(_gram: str) -> int:
     return 0
 
 
-def _batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(texts), size):
-        yield texts[start : start + size]
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    remaining = iter(items)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch

@@ -42,7 +42,7 @@ def answers(reranker: Reranker, examples: list[Example]) -> list[str]:
     found = []
     for each in examples:
         assert each.features is not None
-        snap, keep = reranker.probabilities(each.features)
+        snap, keep = reranker.line.probabilities(each.features)
         rest = 1 - snap - keep
         found.append({snap: "snap", keep: "keep", rest: "neither"}[max(snap, keep, rest)])
     return found
@@ -52,11 +52,11 @@ def test_a_separable_problem_is_recovered() -> None:
     reranker = fit_reranker(separable(), provenance={"lines": 300})
     unseen = separable(90, seed=1)
     assert answers(reranker, unseen) == [e.case for e in unseen]
-    assert reranker.snap["edits"] < 0 < reranker.keep["familiarity"]
+    assert reranker.line.snap["edits"] < 0 < reranker.line.keep["familiarity"]
     # What never varied weighs nothing.
-    assert {reranker.snap[name] for name in FEATURES if name not in ("edits", "familiarity")} == {0.0}
+    assert {reranker.line.snap[name] for name in FEATURES if name not in ("edits", "familiarity")} == {0.0}
     assert reranker.provenance == {"lines": 300}
-    assert reranker.threshold == 0.5
+    assert reranker.line.threshold == 0.5
 
 
 def test_probabilities_are_scikit_learn_s() -> None:
@@ -69,14 +69,14 @@ def test_probabilities_are_scikit_learn_s() -> None:
     model = linear.LogisticRegression(C=1.0, max_iter=5000).fit((values - values.mean(0)) / scale, labels)
     expected = model.predict_proba((values - values.mean(0)) / scale)
     reranker = fit_reranker(examples)
-    found = [reranker.probabilities(e.features) for e in examples if e.features]
+    found = [reranker.line.probabilities(e.features) for e in examples if e.features]
     columns = [list(model.classes_).index(name) for name in ("snap", "keep")]
     np.testing.assert_allclose(found, expected[:, columns], atol=1e-3)
 
 
 def test_a_stronger_penalty_makes_it_less_sure() -> None:
     weak, strong = fit_reranker(separable(), penalty=0.1), fit_reranker(separable(), penalty=100.0)
-    assert abs(strong.snap["edits"]) < abs(weak.snap["edits"])
+    assert abs(strong.line.snap["edits"]) < abs(weak.line.snap["edits"])
 
 
 def test_the_same_examples_give_the_same_weights() -> None:
@@ -90,7 +90,43 @@ def test_exact_matches_are_counted_apart() -> None:
     without = fit_reranker(separable())
     assert with_exact.exact == 8 / 10
     assert without.exact == 1 / 2
-    assert with_exact.snap == without.snap
+    assert with_exact.line.snap == without.line.snap
+
+
+def test_the_risk_is_kept_to() -> None:
+    """Of lines whose sentence the corpus lacks no more are harmed than asked, the next one counted as harmed."""
+    generator = random.Random(1)
+
+    def noisy(count: int) -> list[Example]:
+        rows = []
+        for number in range(count):
+            case, known = generator.choice([("snap", True), ("keep", True), ("neither", False), ("keep", False)])
+            edits = generator.gauss(1.0 if case == "snap" else 2.5, 1.0)
+            features = {**dict.fromkeys(FEATURES, 0.0), "edits": edits}
+            rows.append(Example(features, False, case == "keep", case == "snap", known, f"film {number % 4}"))
+        return rows
+
+    examples, fresh = noisy(4000), noisy(20_000)
+    thresholds = []
+    for risk in (0.3, 0.02, 0.005, 0.001):
+        line = fit_reranker(examples, risk=risk).line
+        assert line == fit_reranker(examples, risk=0.002).line.at_risk(risk)
+        assert line.lines == sum(not e.known for e in examples)
+        counted = sum(chance >= line.threshold for chance in line.harmful)
+        assert (counted + 1) / (line.lines + 1) <= risk
+        asked = [e for e in fresh if not e.known]
+        harmed = sum(e.reading_right and line.probabilities(e.features or {})[0] >= line.threshold for e in asked)
+        assert harmed / len(asked) <= risk + 3 * (risk / len(asked)) ** 0.5
+        thresholds.append(line.threshold)
+    assert thresholds == sorted(thresholds)
+    assert thresholds[0] == 0.5
+    with pytest.raises(ValueError, match=r"lines can vouch for 0\.000\d+ at the least"):
+        fit_reranker(examples).at_risk(1e-6)
+
+
+def test_few_examples_keep_to_what_they_can_vouch_for() -> None:
+    line = fit_reranker(separable(), risk=1e-9).line
+    assert line == line.at_risk(1 / 301)
 
 
 @pytest.mark.parametrize("missing", ["snap", "keep", "neither"])
@@ -107,7 +143,7 @@ def test_no_examples() -> None:
             fit_reranker(examples)
 
 
-@pytest.mark.parametrize("options", [{"threshold": 1.5}, {"penalty": -1.0}, {"penalty": 0.0}])
+@pytest.mark.parametrize("options", [{"risk": 1.5}, {"penalty": -1.0}, {"penalty": 0.0}])
 def test_wrong_options(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         fit_reranker(separable(30), **options)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -111,3 +112,40 @@ def test_hits_of_several_hypotheses_come_together_once(pipeline: caprag.Pipeline
 def test_numbers_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0"):
         caprag.Pipeline(None, **{name: 0})  # type: ignore[arg-type]
+
+
+def test_a_script_in_order_is_snapped_as_a_stream_is(tiny_embedder: Embedder) -> None:
+    """Whole, one by one and taken up in the middle are the same; of two lines that fit, the one whose turn it is."""
+    rng = random.Random(0)
+    script = ["".join(rng.sample("天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏", 6)) for _ in range(150)]
+    # Two lines of the script alike but for one character, far apart, and what both are misread as.
+    script[20], script[120] = "他昨天來過了嗎", "他昨晚來過了嗎"
+    index = caprag.Index.build(script, tiny_embedder)
+    read = [text if place % 3 else text[:2] + "口" + text[3:] for place, text in enumerate(script)]
+    read[20] = read[120] = "他昨口來過了嗎"
+    pipeline = caprag.Pipeline(index, recognizer=Labels({}))
+    whole = pipeline.snap(read)
+    assert [caption.text for caption in whole] == script
+    assert whole[20].evidence["story"] > 5 < whole[120].evidence["story"]
+    assert same(list(pipeline.snap_stream(iter(read))), whole)
+    first = pipeline.heard_from(110)
+    assert 0 < first <= 110 - 64
+    assert same(pipeline.snap(read[first:])[110 - first :], whole[110:])
+    alone = caprag.Pipeline(index, recognizer=Labels({}), in_order=False)
+    assert alone.heard_from(110) == 110
+    answers = {alone.snap([read[20]])[0].text, alone.snap(read)[20].text, alone.snap(read)[120].text}
+    assert len(answers) == 1
+
+
+def test_captions_of_another_programme_are_left_alone(tiny_embedder: Embedder) -> None:
+    index = caprag.Index.build([f"這是第{number}個完全不同的句子" for number in range(50)], tiny_embedder)
+    read = [f"這是第{number}集完全不同的故事" for number in range(100, 140)]
+    captions = caprag.Pipeline(index, recognizer=Labels({})).snap(read)
+    assert [caption.text for caption in captions] == read
+
+
+def test_a_risk_that_nobody_can_vouch_for_is_refused(index: caprag.Index) -> None:
+    with pytest.raises(ValueError, match="lines can vouch for"):
+        caprag.Pipeline(index, risk=1e-9)
+    careful, bold = (caprag.Pipeline(index, risk=risk).reranker.line.threshold for risk in (0.0005, 0.05))
+    assert careful > bold >= 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from caprag import Hit, Hypothesis, Reranker
 from caprag.errors import ModelError
 from caprag.glyphs import GlyphTable
 from caprag.reranking import FEATURES
-from caprag.reranking.features import best_candidate
-from caprag.reranking.reranker import FORMAT
+from caprag.reranking.features import IN_ORDER, best_candidate
+from caprag.reranking.reranker import FORMAT, Decision, InOrder
+from caprag.reranking.story import fit_story
 
 WEIGHTS = st.lists(st.floats(-50, 50), min_size=len(FEATURES), max_size=len(FEATURES))
 
@@ -27,10 +29,15 @@ def nobody(_gram: str) -> int:
 
 
 def make(threshold: float = 0.5, snap_bias: float = 1.0, **snap: float) -> Reranker:
+    return Reranker(weights(snap_bias, threshold, **snap), 0.9, provenance={"seed": 0})
+
+
+def weights(snap_bias: float, threshold: float = 0.5, **snap: float) -> Decision:
     zero = dict.fromkeys(FEATURES, 0.0)
-    return Reranker({**zero, **snap}, {**zero, "edits": 0.5}, snap_bias, 0.0, 0.9, threshold, {"seed": 0})
+    return Decision({**zero, **snap}, {**zero, "edits": 0.5}, snap_bias, 0.0, threshold)
 
 
+ORDERED = Decision({"snap": 1.0, "keep": 0.0, "story": 0.5}, dict.fromkeys(IN_ORDER, 0.0), 0.0, 0.0)
 EDITS = make(edits=-2.0, snap_bias=4.0)
 HITS = [Hit(0, "妳在開玩笑嗎", 5 / 6, 0.9, 7.0), Hit(1, "不會持續太久的", 0.0, 0.1), Hit(2, "妳在看玩笑", 0.6)]
 
@@ -39,10 +46,10 @@ HITS = [Hit(0, "妳在開玩笑嗎", 5 / 6, 0.9, 7.0), Hit(1, "不會持續太�
 def test_probabilities_are_a_softmax(
     snap: list[float], keep: list[float], values: list[float], snap_bias: float, keep_bias: float
 ) -> None:
-    reranker = Reranker(
-        dict(zip(FEATURES, snap, strict=True)), dict(zip(FEATURES, keep, strict=True)), snap_bias, keep_bias, 0.5, 0.5
+    made = Decision(
+        dict(zip(FEATURES, snap, strict=True)), dict(zip(FEATURES, keep, strict=True)), snap_bias, keep_bias
     )
-    one, two = reranker.probabilities(dict(zip(FEATURES, values, strict=True)))
+    one, two = made.probabilities(dict(zip(FEATURES, values, strict=True)))
     assert 0 <= one <= 1
     assert 0 <= two <= 1
     assert one + two <= 1 + 1e-12
@@ -54,7 +61,7 @@ def test_probabilities_are_a_softmax(
 def test_the_threshold_decides() -> None:
     candidate = best_candidate(Hypothesis("妳在閒玩笑嗎", -0.5), HITS, nobody, GlyphTable.load())
     assert candidate is not None
-    snap, keep = EDITS.probabilities(candidate.features)
+    snap, keep = EDITS.line.probabilities(candidate.features)
     read = (Hypothesis("妳在閒玩笑嗎", -0.5), Hypothesis("妳在閑玩笑嗎", -1.5))
     for threshold, snapped in ((0.0, True), (snap, True), (math.nextafter(snap, 1), False), (1.0, False)):
         caption = make(threshold, edits=-2.0, snap_bias=4.0).decide(read, candidate)
@@ -125,9 +132,10 @@ def test_lists_of_other_lengths_are_refused() -> None:
 
 
 def test_it_survives_the_round_trip(tmp_path: Path) -> None:
-    EDITS.save(tmp_path / "r.json")
-    assert Reranker.load(tmp_path / "r.json") == EDITS
-    assert Reranker.load(str(tmp_path / "r.json")) == EDITS
+    for reranker in (replace(EDITS, order=InOrder(fit_story([]), ORDERED)), EDITS):
+        reranker.save(tmp_path / "r.json")
+        assert Reranker.load(tmp_path / "r.json") == reranker
+        assert Reranker.load(str(tmp_path / "r.json")) == reranker
     stored = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert stored["format"] == FORMAT
     assert stored["provenance"] == {"seed": 0}
@@ -147,15 +155,24 @@ def test_a_file_that_is_none(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("format", 2), ("threshold", 1.5), ("threshold", "0.5"), ("exact", -0.1), ("threshold", math.nan), ("snap", {}),
-     ("keep", None), ("snap", dict.fromkeys(FEATURES, "x")), ("keep", dict.fromkeys(FEATURES, math.nan)),
-     ("snap", dict.fromkeys(reversed(list(FEATURES)), 0.0)), ("snap", [1, 2]), ("snap_bias", math.inf),
-     ("keep_bias", "x"), ("keep_bias", None), ("surprise", 1)],
+    [("format", 1), ("line.threshold", 1.5), ("line.threshold", "0.5"), ("exact", -0.1), ("line.threshold", math.nan),
+     ("line.harmful", 3), ("line.harmful", [0.9]), ("line.lines", None),
+     ("line.snap", {}), ("line.keep", None), ("line.snap", dict.fromkeys(FEATURES, "x")),
+     ("line.keep", dict.fromkeys(FEATURES, math.nan)),
+     ("line.snap", dict.fromkeys(reversed(list(FEATURES)), 0.0)), ("line.snap", [1, 2]), ("line.snap_bias", math.inf),
+     ("line.keep_bias", "x"), ("line.keep_bias", None), ("surprise", 1), ("line", None), ("order", {}), ("order", 3),
+     ("order.model", {}), ("order.model.steps", {"x": 1.0}), ("order.model.steps", {"1": 0.5}),
+     ("order.model.steps", [1.0]), ("order.model.jump", 1.5), ("order.model.jump", None), ("order.decision", {})],
 )  # fmt: skip
 def test_no_entry_of_the_wrong_kind_gets_through(tmp_path: Path, name: str, value: object) -> None:
-    EDITS.save(tmp_path / "r.json")
+    replace(EDITS, order=InOrder(fit_story([]), ORDERED)).save(tmp_path / "r.json")
     stored = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    (tmp_path / "r.json").write_text(json.dumps({**stored, name: value}), encoding="utf-8")
+    *way, last = name.split(".")
+    inner = stored
+    for step in way:
+        inner = inner[step]
+    inner[last] = value
+    (tmp_path / "r.json").write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(ModelError, match="fit it again"):
         Reranker.load(tmp_path / "r.json")
 

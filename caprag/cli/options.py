@@ -24,6 +24,9 @@ EmbedderName = Annotated[
     typer.Option("--embedder", help="Folder or hub id of the embedder, if not the one the index names."),
 ]
 RerankerFile = Annotated[Path | None, typer.Option("--reranker", help="File of a reranker, if not the shipped one.")]
+Risk = Annotated[
+    float | None, typer.Option(help="Share of right readings that may be harmed, e.g. 0.002. [default: the reranker's]")
+]
 Column = Annotated[str | None, typer.Option(help="Column or key of the text in csv, tsv, jsonl and parquet.")]
 Encoding = Annotated[str | None, typer.Option(help="Encoding of text files, e.g. big5; UTF-8 if not given.")]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Sentences to weigh or show.")]

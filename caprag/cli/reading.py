@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from caprag.cli.options import (
     Out,
     Quiet,
     RerankerFile,
+    Risk,
     finish,
     hidden,
     open_embedder,
@@ -65,6 +67,7 @@ def read(
         str | None, typer.Option(help="Search among the index's sentences: soft (preferred) or hard (nothing else).")
     ] = None,
     bonus: Annotated[float | None, typer.Option(min=0, help="Nats a token for --keep-to soft. [default: 1]")] = None,
+    risk: Risk = None,
     quiet: Quiet = False,
 ) -> None:
     """Read the captions in pictures.
@@ -75,7 +78,7 @@ def read(
     from tqdm import tqdm
 
     from caprag.pipeline import Pipeline
-    from caprag.recognition import list_frames, load_recognizer, open_frame
+    from caprag.recognition import list_frames, load_recognizer
 
     complaints = Complaints()
     paths: list[Path] = []
@@ -127,25 +130,40 @@ def read(
                 reader = load_recognizer(recognizer, batch_size=batch_size, **options) if needed else recognizer
         except (ValueError, RuntimeError) as error:
             refuse(f"{recognizer}: {error}")
-        pipeline = Pipeline.load(
-            index, recognizer=reader, embedder=open_embedder(embedder), reranker=reranker, n_best=n_best,
-            batch_size=batch_size,
-        )  # fmt: skip
+        try:
+            pipeline = Pipeline.load(
+                index, recognizer=reader, embedder=open_embedder(embedder), reranker=reranker, n_best=n_best,
+                batch_size=batch_size, risk=risk,
+            )  # fmt: skip
+        except ValueError as error:
+            refuse(str(error))
         if keep_to is not None:
             _keep_to(reader, pipeline.index, keep_to, 1.0 if bonus is None else bonus, (max_new_tokens or 64) - 1)
-        with tqdm(total=len(waiting), desc="read", unit=" frames", disable=hidden(quiet)) as bar:
-            for start in range(0, len(waiting), batch_size):
-                named, images = [], []
-                for path in waiting[start : start + batch_size]:
-                    try:
-                        images.append(open_frame(path))
-                        named.append(path)
-                    except FrameError as error:
-                        complaints(error)
-                for path, caption in zip(named, pipeline.read_batch(images), strict=True):
+        # Those before the first that is missing have a say in what it is.
+        first = next((place for place, path in enumerate(paths) if names[path] not in results.done), len(paths))
+        again = paths[pipeline.heard_from(first) :] if pipeline.heard_from(first) < first else waiting
+        opened: deque[Path] = deque()
+        with tqdm(total=len(again), desc="read", unit=" frames", disable=hidden(quiet)) as bar:
+            pictures = _opened(again, opened, complaints, bar)
+            for caption in pipeline.stream(pictures):
+                path = opened.popleft()
+                if names[path] not in results.done:
                     results.write({key: names[path], **caption_row(caption)})
-                bar.update(min(batch_size, len(waiting) - start))
     finish(complaints.count, "pictures")
+
+
+def _opened(paths: Iterable[Path], opened: deque[Path], complaints: Complaints, bar: Any) -> Iterator[Any]:
+    """Open pictures as they are wanted, note those that could be, and go on past the others."""
+    from caprag.recognition import open_frame
+
+    for path in paths:
+        try:
+            picture = open_frame(path)
+            opened.append(path)
+            yield picture
+        except FrameError as error:
+            complaints(error)
+        bar.update()
 
 
 def _keep_to(reader: Any, index: Any, mode: str, bonus: float, most: int) -> None:
@@ -200,6 +218,7 @@ def snap(
     reranker: RerankerFile = None,
     column: Column = None,
     encoding: Encoding = None,
+    risk: Risk = None,
     quiet: Quiet = False,
 ) -> None:
     """Snap readings that come from elsewhere to the sentences of an index.
@@ -219,13 +238,18 @@ def snap(
         waiting = [(number, text) for number, text in rows if str(number) not in results.done]
         if len(waiting) < len(rows):
             say(f"{len(rows) - len(waiting)} of {len(rows)} readings are in {out} already")
-        pipeline = Pipeline.load(index, embedder=open_embedder(embedder), reranker=reranker)
-        with tqdm(total=len(waiting), desc="snap", unit=" lines", disable=hidden(quiet)) as bar:
-            for start in range(0, len(waiting), 512):
-                batch = waiting[start : start + 512]
-                for (number, _), caption in zip(batch, pipeline.snap([text for _, text in batch]), strict=True):
+        try:
+            pipeline = Pipeline.load(index, embedder=open_embedder(embedder), reranker=reranker, risk=risk)
+        except ValueError as error:
+            refuse(str(error))
+        first = next((place for place, (n, _) in enumerate(rows) if str(n) not in results.done), len(rows))
+        again = rows[pipeline.heard_from(first) :] if pipeline.heard_from(first) < first else waiting
+        with tqdm(total=len(again), desc="snap", unit=" lines", disable=hidden(quiet)) as bar:
+            for (number, _), caption in zip(
+                again, pipeline.snap_stream([text for _, text in again], on_read=bar.update), strict=True
+            ):
+                if str(number) not in results.done:
                     results.write({"line": number, **caption_row(caption)})
-                bar.update(len(batch))
     finish(failures, "readings")
 
 

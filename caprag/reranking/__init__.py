@@ -1,7 +1,7 @@
 """From hypotheses and hits to captions: snap to a sentence, or keep the reading."""
 
 from caprag.reranking.features import FEATURES
-from caprag.reranking.fitting import Example, fit_reranker
-from caprag.reranking.reranker import Reranker
+from caprag.reranking.fitting import Episode, Example, fit_reranker
+from caprag.reranking.reranker import Found, Reranker
 
-__all__ = ["FEATURES", "Example", "Reranker", "fit_reranker"]
+__all__ = ["FEATURES", "Episode", "Example", "Found", "Reranker", "fit_reranker"]

@@ -27,7 +27,7 @@ FEATURES: Mapping[str, str] = {
     "worst_glyph": "cost of the least alike substitution, in [0, 1]",
     "lost": "characters of the sentence that the reading lacks, at most 8",
     "invented": "characters of the reading that the sentence lacks, at most 8",
-    "stray": "characters at an edit of the reading whose script the sentence has not, at most 8",
+    "stray": "characters at an edit of the reading whose script the sentence has not, at most 2",
     "log_length": "natural logarithm of the reading's number of characters",
     "inverse_length": "1 / characters of the reading",
     "familiarity": "ln(1 + sentences that hold the rarest pair of characters of the reading at an edit), at most 8",
@@ -37,10 +37,19 @@ FEATURES: Mapping[str, str] = {
     "doubt": "-ln p(reading | picture) in nats, at most 2; 0 without a picture",
     "margin": "ln p(sentence | picture) - ln p(reading | picture) in nats, in [-10, 10]; 0 without a picture",
 }
-"""Name and meaning of every feature, in the order of the reranker's weights."""
+"""Name and meaning of what speaks for a sentence by itself, in the order of the reranker's weights."""
+
+IN_ORDER: Mapping[str, str] = {
+    "snap": "log odds that the sentence is right rather than neither, by itself, in nats, in [-12, 12]",
+    "keep": "log odds that the reading is right rather than neither, by itself, in nats, in [-12, 12]",
+    "story": "log odds of the sentence by the captions before and behind, in nats, in [-12, 12]",
+}
+"""Name and meaning of what speaks for a sentence among its neighbours."""
 
 _MOST_EDITS = 8.0
 _MOST_RATE = 2.0
+# Dirt is read as a letter or two; a reading full of them is another text.
+_MOST_STRAY = 2.0
 _MOST_GAP = 3.0
 _MOST_FAMILIAR = 8.0
 _MOST_MARGIN = 10.0
@@ -67,14 +76,16 @@ class Candidate:
     features: Mapping[str, float]
 
 
-def best_candidate(
+def candidates(
     reading: Hypothesis,
     hits: Sequence[Hit],
     frequency: Callable[[str], int],
     glyphs: GlyphTable,
     margins: Sequence[float] | None = None,
-) -> Candidate | None:
-    """Choose the sentence that a reading most likely stands for, and describe it.
+    *,
+    most: int | None = None,
+) -> list[Candidate]:
+    """Describe the sentences that a reading may stand for.
 
     Parameters
     ----------
@@ -88,12 +99,14 @@ def best_candidate(
         The shapes of characters.
     margins
         For each hit, ln p(hit | picture) - ln p(reading | picture) in nats; ``None`` without a picture.
+    most
+        Describe so many at most, >= 1; ``None`` for all.
 
     Returns
     -------
-    Candidate or None
-        The hit with the greatest margin, or without a picture the one at the smallest glyph distance, of several the
-        one whose written form is nearest; ``None`` without a hit or without a letter or digit in the reading.
+    list of Candidate
+        The likeliest first: the hit with the greatest margin, or without a picture the one at the smallest glyph
+        distance, of several the one whose written form is nearest. Empty without a letter or digit in the reading.
 
     Raises
     ------
@@ -102,27 +115,45 @@ def best_candidate(
     """
     read = countable(reading.text)
     if not read or not hits:
-        return None
+        return []
     if margins is not None and len(margins) != len(hits):
         raise ValueError(f"there are {len(hits)} hits and {len(margins)} margins; they must be as many")
     texts = [countable(hit.text) for hit in hits]
+    forms = [match_form(hit.text) for hit in hits]
     distances = [glyphs.distance(read, text) for text in texts]
     evidence = [0.0] * len(hits) if margins is None else margins
     written = normalize(reading.text)
     signs = [Levenshtein.distance(written, hit.text) for hit in hits]
     order = sorted(range(len(hits)), key=lambda i: (-evidence[i], distances[i], -hits[i].edit, signs[i], hits[i].id))
-    first = order[0]
-    form = match_form(hits[first].text)
-    rivals = [distances[i] for i in order[1:] if match_form(hits[i].text) != form]
-    gap = min([_MOST_GAP, *(max(d - distances[first], -_MOST_GAP) for d in rivals[:1])])
-    features = _compare(read, texts[first], distances[first], frequency, glyphs)
     best_bm25 = max((hit.lexical or 0.0 for hit in hits), default=0.0)
-    features["gap"] = gap
-    features["dense"] = hits[first].dense or 0.0
-    features["lexical"] = (hits[first].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
-    features["doubt"] = min(max(0.0, -reading.logprob), _MOST_DOUBT)
-    features["margin"] = max(min(evidence[first], _MOST_MARGIN), -_MOST_MARGIN)
-    return Candidate(hits[first], read == texts[first], {name: float(features[name]) for name in FEATURES})
+    found = []
+    for i in order[:most]:
+        rival = next((distances[j] for j in order if j != i and forms[j] != forms[i]), math.inf)
+        features = _compare(read, texts[i], distances[i], frequency, glyphs)
+        features["gap"] = max(min(rival - distances[i], _MOST_GAP), -_MOST_GAP)
+        features["dense"] = hits[i].dense or 0.0
+        features["lexical"] = (hits[i].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
+        features["doubt"] = min(max(0.0, -reading.logprob), _MOST_DOUBT)
+        features["margin"] = max(min(evidence[i], _MOST_MARGIN), -_MOST_MARGIN)
+        found.append(Candidate(hits[i], read == texts[i], {name: float(features[name]) for name in FEATURES}))
+    return found
+
+
+def best_candidate(
+    reading: Hypothesis,
+    hits: Sequence[Hit],
+    frequency: Callable[[str], int],
+    glyphs: GlyphTable,
+    margins: Sequence[float] | None = None,
+) -> Candidate | None:
+    """Describe the sentence that a reading most likely stands for; see `candidates`.
+
+    Returns
+    -------
+    Candidate or None
+        The first of the candidates; ``None`` where there is none.
+    """
+    return next(iter(candidates(reading, hits, frequency, glyphs, margins, most=1)), None)
 
 
 def _compare(
@@ -143,7 +174,7 @@ def _compare(
         "worst_glyph": max(swaps, default=0.0),
         "lost": min(sum(s.tag == "insert" for s in steps), _MOST_EDITS),
         "invented": min(sum(s.tag == "delete" for s in steps), _MOST_EDITS),
-        "stray": min(_stray(read, text, [s.src_pos for s in steps if s.tag != "insert"]), _MOST_EDITS),
+        "stray": min(_stray(read, text, [s.src_pos for s in steps if s.tag != "insert"]), _MOST_STRAY),
         "log_length": math.log(len(read)),
         "inverse_length": 1.0 / len(read),
         "familiarity": _familiarity(form, [s.src_pos for s in folded], frequency),

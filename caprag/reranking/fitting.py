@@ -6,18 +6,23 @@ second kind the weights would learn to snap always.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from caprag.errors import require
-from caprag.reranking.features import FEATURES, Candidate
-from caprag.reranking.reranker import Reranker
+from caprag.reranking.chooser import Chooser, Places
+from caprag.reranking.features import FEATURES, IN_ORDER, Candidate
+from caprag.reranking.reranker import Decision, InOrder, Reranker
+from caprag.reranking.story import Place, fit_story
 from caprag.text import countable
 from caprag.types import Hypothesis
 
 _CLASSES = ("neither", "keep", "snap")
+_FOLDS = 5
+"""Parts that examples without groups are counted in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +37,30 @@ class Example:
         Whether the reading's letters and digits are the candidate's.
     reading_right, candidate_right
         Whether all letters and digits agree with the truth.
+    known
+        Whether the corpus has the sentence. Risks are counted on examples of which it has been taken out.
+    group
+        What it is of, a film say: risks are counted on each group by weights that were fitted on the others.
     """
 
     features: Mapping[str, float] | None
     exact: bool
     reading_right: bool
     candidate_right: bool
+    known: bool = True
+    group: str = ""
 
     @classmethod
-    def of(cls, reading: Hypothesis, candidate: Candidate | None, truth: str) -> Example:
+    def of(
+        cls, reading: Hypothesis, candidate: Candidate | None, truth: str, *, known: bool = True, group: str = ""
+    ) -> Example:
         """Describe one reading, its best candidate, and whether each is right."""
         wanted = countable(truth)
         read_right = countable(reading.text) == wanted
         if candidate is None:
-            return cls(None, False, read_right, False)
-        return cls(candidate.features, candidate.exact, read_right, countable(candidate.hit.text) == wanted)
+            return cls(None, False, read_right, False, known, group)
+        right = countable(candidate.hit.text) == wanted
+        return cls(candidate.features, candidate.exact, read_right, right, known, group)
 
     @property
     def case(self) -> str:
@@ -54,11 +68,91 @@ class Example:
         return "snap" if self.candidate_right else "keep" if self.reading_right else "neither"
 
 
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """Captions in their order, whose truth is known.
+
+    Attributes
+    ----------
+    readings
+        What was read.
+    truths
+        What they say.
+    described
+        The candidates of each.
+    places
+        For each, where its candidates' sentences stand.
+    sentences
+        Of the corpus.
+    known
+        Whether the corpus has the script.
+    group
+        What it is of; see `Example`.
+    """
+
+    readings: Sequence[Hypothesis]
+    truths: Sequence[str]
+    described: Sequence[Sequence[Candidate]]
+    places: Sequence[Places]
+    sentences: int
+    known: bool = True
+    group: str = ""
+
+    def shuffled(self, seed: int) -> Episode:
+        """Return the same captions in an order drawn by chance."""
+        order = np.random.default_rng(seed).permutation(len(self.readings)).tolist()
+        return Episode(
+            [self.readings[i] for i in order], [self.truths[i] for i in order], [self.described[i] for i in order],
+            [self.places[i] for i in order], self.sentences, self.known, self.group,
+        )  # fmt: skip
+
+    def way(self) -> list[Place | None]:
+        """Return where each caption's sentence stands in the file of most of them; nowhere in an unknown script."""
+        right: list[set[Place]] = []
+        for truth, row, places in zip(self.truths, self.described, self.places, strict=True):
+            wanted = countable(truth)
+            fitting = [places.get(one.hit.id, ()) for one in row if countable(one.hit.text) == wanted]
+            right.append({place for several in fitting for place in several})
+        files = Counter(file for spots in right for file in sorted({file for file, _ in spots}))
+        # What the corpus has of a script that it lacks is there by chance.
+        home = files.most_common(1)[0][0] if files and self.known else None
+        return [next((spot for spot in sorted(spots) if spot[0] == home), None) for spots in right]
+
+    def line_examples(self) -> list[Example]:
+        """Describe each reading and its likeliest sentence by itself."""
+        rows = zip(self.readings, self.described, self.truths, strict=True)
+        return [
+            Example.of(read, next(iter(found), None), truth, known=self.known, group=self.group)
+            for read, found, truth in rows
+        ]
+
+    def examples(self, reranker: Reranker) -> list[Example]:
+        """Describe each reading and its likeliest sentence by what speaks for it among its neighbours.
+
+        Parameters
+        ----------
+        reranker
+            One that knows an order; its weights for it are not asked.
+        """
+        chooser = Chooser(reranker, self.sentences)
+        texts = [reading.text for reading in self.readings]
+        pushed = [chooser.push(*row) for row in zip(texts, self.described, self.places, strict=True)]
+        chosen = [one for several in (*pushed, chooser.finish()) for one in several]
+        examples = []
+        for reading, one, truth in zip(self.readings, chosen, self.truths, strict=True):
+            candidate = one.candidate if one is not None else None
+            example = Example.of(reading, candidate, truth, known=self.known, group=self.group)
+            examples.append(replace(example, features=reranker.among(one)) if one is not None else example)
+        return examples
+
+
 def fit_reranker(
     examples: Sequence[Example],
     *,
-    threshold: float = 0.5,
+    episodes: Sequence[Episode] = (),
+    risk: float = 0.002,
     penalty: float = 1.0,
+    seed: int = 0,
     provenance: Mapping[str, object] | None = None,
 ) -> Reranker:
     """Fit a reranker.
@@ -67,10 +161,16 @@ def fit_reranker(
     ----------
     examples
         Readings with and without their sentence in the corpus.
-    threshold
-        Smallest probability at which to snap, in [0, 1].
+    episodes
+        Captions in their order, of scripts that are in the corpus and of others; without any, each caption is decided
+        by itself.
+    risk
+        Share of lines that may be harmed where the corpus lacks them, in (0, 1); what so few examples can vouch for if
+        that is more. See `Reranker.at_risk`.
     penalty
         Strength of the L2 penalty on standardised weights, > 0.
+    seed
+        Of the order in which each episode is shown once more, so that an order that means nothing is known, too.
     provenance
         What the examples are, stored with the weights.
 
@@ -82,7 +182,7 @@ def fit_reranker(
     Raises
     ------
     ValueError
-        Where the examples do not show all three cases, or for a penalty or threshold out of range.
+        Where the examples do not show all three cases, or for a penalty or risk out of range.
     MissingDependencyError
         Where scikit-learn is not installed.
 
@@ -92,12 +192,57 @@ def fit_reranker(
     """
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; it must be above 0")
+    exact = [e.candidate_right for e in examples if e.exact]
+    line = _fit_decision(examples, FEATURES, penalty, risk)
+    alone = Reranker(line, exact=(sum(exact) + 1) / (len(exact) + 2), provenance=dict(provenance or {}))
+    if not episodes:
+        return alone
+    model = fit_story([episode.way() for episode in episodes])
+    # To hear the neighbours no weights are needed.
+    deaf = Decision(dict.fromkeys(IN_ORDER, 0.0), dict.fromkeys(IN_ORDER, 0.0), 0.0, 0.0)
+    hearing = replace(alone, order=InOrder(model, deaf))
+    shuffled = [episode.shuffled(seed + number) for number, episode in enumerate(episodes)]
+    told = [example for episode in (*episodes, *shuffled) for example in episode.examples(hearing)]
+    return replace(alone, order=InOrder(model, _fit_decision(told, IN_ORDER, penalty, risk)))
+
+
+def _fit_decision(examples: Sequence[Example], names: Collection[str], penalty: float, risk: float) -> Decision:
+    """Fit weights, and count what they would harm."""
+    if not 0 < risk < 1:
+        raise ValueError(f"risk is {risk}; it must lie between 0 and 1")
+    decision = _fit_weights(examples, names, penalty)
+    groups = [example.group for example in examples]
+    if len(set(groups)) < 2:
+        groups = [str(place % _FOLDS) for place in range(len(examples))]
+    counted = {example.known for example in examples} == {True} or None
+    lines, harmful = 0, []
+    for group in sorted(set(groups)):
+        inside = [example for example, one in zip(examples, groups, strict=True) if one == group]
+        others = [example for example, one in zip(examples, groups, strict=True) if one != group]
+        asked = [example for example in inside if counted or not example.known]
+        fitted = _fit_weights(others, names, penalty) if _cases(others) == set(_CLASSES) else decision
+        lines += len(asked)
+        harmful += [
+            fitted.probabilities(example.features)[0]
+            for example in asked
+            if example.features is not None and not example.exact and example.case == "keep"
+        ]
+    at_half = tuple(sorted((chance for chance in harmful if chance >= 0.5), reverse=True))
+    decision = replace(decision, lines=lines, harmful=at_half)
+    return decision.at_risk(max(risk, 1 / (lines + 1)))
+
+
+def _cases(examples: Sequence[Example]) -> set[str]:
+    return {example.case for example in examples if example.features is not None and not example.exact}
+
+
+def _fit_weights(examples: Sequence[Example], names: Collection[str], penalty: float) -> Decision:
     linear = require("sklearn.linear_model", "train")
     described = [(e.features, e.case) for e in examples if e.features is not None and not e.exact]
-    cases = {case for _, case in described}
+    cases = _cases(examples)
     if len(cases) < len(_CLASSES):
         raise ValueError(f"the examples show {', '.join(sorted(cases)) or 'no case'}; all of {_CLASSES} are needed")
-    values = np.array([[features[name] for name in FEATURES] for features, _ in described])
+    values = np.array([[features[name] for name in names] for features, _ in described])
     labels = np.array([_CLASSES.index(case) for _, case in described])
     mean, scale = values.mean(0), values.std(0)
     scale[scale == 0] = 1.0
@@ -106,13 +251,8 @@ def fit_reranker(
     biases = model.intercept_ - weights @ mean
     # Only differences count: "neither" is the zero that the others are measured from.
     weights, biases = weights - weights[0], biases - biases[0]
-    exact = [e.candidate_right for e in examples if e.exact]
-    return Reranker(
-        snap=dict(zip(FEATURES, weights[2].tolist(), strict=True)),
-        keep=dict(zip(FEATURES, weights[1].tolist(), strict=True)),
-        snap_bias=float(biases[2]),
-        keep_bias=float(biases[1]),
-        exact=(sum(exact) + 1) / (len(exact) + 2),
-        threshold=threshold,
-        provenance=dict(provenance or {}),
-    )
+    return Decision(
+        snap=dict(zip(names, weights[2].tolist(), strict=True)),
+        keep=dict(zip(names, weights[1].tolist(), strict=True)),
+        snap_bias=float(biases[2]), keep_bias=float(biases[1]),
+    )  # fmt: skip

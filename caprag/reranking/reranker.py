@@ -1,26 +1,166 @@
 """The decision: snap to the best sentence, or keep the reading, and how sure it is.
 
-A multinomial logistic model weighs three cases: the sentence is what the picture shows, the reading is, neither is.
-Its weights lie in a JSON file that says what they were fitted on. It knows nothing of pictures or of how hits were
-found.
+A multinomial logistic model weighs three cases: the sentence is what the picture shows, the reading is, neither is. It
+has one set of weights for captions by themselves, and one for captions in their order, which hears the neighbours too.
+All lies in a JSON file that says what it was fitted on. It knows nothing of pictures or of how hits were found.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from caprag.errors import ModelError
 from caprag.glyphs import GlyphTable
-from caprag.reranking.features import FEATURES, Candidate, best_candidate
+from caprag.reranking.chooser import Chooser, Chosen, Places
+from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, best_candidate, candidates
+from caprag.reranking.story import MOST, StoryModel
 from caprag.types import Caption, Hit, Hypothesis
 
 _SHIPPED = Path(__file__).with_name("reranker.json")
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Weights of the three cases, and when to snap.
+
+    Attributes
+    ----------
+    snap, keep
+        Weight of each feature for "the sentence is right" and "the reading is right", against "neither is".
+    snap_bias, keep_bias
+        Constant of each.
+    threshold
+        Smallest probability of the sentence at which it is the answer, in [0, 1].
+    lines
+        Lines that risks are counted on, whose sentences the corpus lacked.
+    harmful
+        Of those lines the ones that a threshold of a half would have harmed: the probability of the wrong sentence, by
+        weights that were fitted without the line. Descending.
+    """
+
+    snap: Mapping[str, float]
+    keep: Mapping[str, float]
+    snap_bias: float
+    keep_bias: float
+    threshold: float = 0.5
+    lines: int = 0
+    harmful: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold is {self.threshold}; it must lie in [0, 1]")
+        if self.lines < len(self.harmful):
+            raise ValueError(f"lines is {self.lines}, and {len(self.harmful)} of them are harmful; fit it again")
+        for name, weights in (("snap", self.snap), ("keep", self.keep)):
+            if not all(math.isfinite(weight) for weight in weights.values()):
+                raise ValueError(f"{name} has a weight that is not finite; fit it again")
+        if not math.isfinite(self.snap_bias) or not math.isfinite(self.keep_bias):
+            raise ValueError(f"snap_bias is {self.snap_bias} and keep_bias is {self.keep_bias}; both must be finite")
+
+    def at_risk(self, risk: float) -> Decision:
+        """Return the same with the smallest threshold, a half or more, that keeps to a risk.
+
+        Parameters
+        ----------
+        risk
+            Expected share of lines that were right as read and are wrong as answered, where the corpus lacks them, in
+            (0, 1).
+
+        Raises
+        ------
+        ValueError
+            For a risk that is less than the lines can vouch for.
+
+        References
+        ----------
+        Angelopoulos et al., Conformal risk control, ICLR 2024: of n exchangeable lines (harmed + 1) / (n + 1) bounds
+        the expected risk of the next.
+        """
+        if not 0 < risk < 1:
+            raise ValueError(f"risk is {risk}; it must lie between 0 and 1")
+        allowed = math.floor(risk * (self.lines + 1) + 1e-9) - 1
+        if allowed < 0:
+            raise ValueError(
+                f"risk is {risk}; {self.lines} lines can vouch for {1 / (self.lines + 1):.2g} at the least: ask for "
+                "that, or fit on more"
+            )
+        if allowed >= len(self.harmful):
+            return replace(self, threshold=0.5)
+        return replace(self, threshold=min(1.0, max(0.5, math.nextafter(self.harmful[allowed], 2.0))))
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise ValueError where the weights are not of these features, in this order."""
+        for name, weights in (("snap", self.snap), ("keep", self.keep)):
+            if list(weights) != list(names):
+                raise ValueError(f"{name} weighs {', '.join(weights)}; the features are {', '.join(names)}")
+
+    def log_odds(self, features: Mapping[str, float]) -> tuple[float, float]:
+        """Return the log odds that the sentence and that the reading is right, each against neither, in nats.
+
+        Parameters
+        ----------
+        features
+            Name to value.
+        """
+        snap = self.snap_bias + sum(self.snap[name] * value for name, value in features.items())
+        keep = self.keep_bias + sum(self.keep[name] * value for name, value in features.items())
+        return snap, keep
+
+    def probabilities(self, features: Mapping[str, float]) -> tuple[float, float]:
+        """Return the probabilities that the sentence and that the reading is right; they add up to at most 1."""
+        snap, keep = self.log_odds(features)
+        top = max(snap, keep, 0.0)
+        odds = (math.exp(snap - top), math.exp(keep - top), math.exp(-top))
+        return odds[0] / sum(odds), odds[1] / sum(odds)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a caption before it is decided.
+
+    Attributes
+    ----------
+    hypotheses
+        Its readings, best first, at least one.
+    hits
+        What retrieval found for it.
+    places
+        Where the hits' sentences stand.
+    margins
+        For each hit, ln p(hit | picture) - ln p(first reading | picture) in nats; ``None`` without a picture.
+    """
+
+    hypotheses: Sequence[Hypothesis]
+    hits: Sequence[Hit]
+    places: Places
+    margins: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InOrder:
+    """What is known of captions in their order.
+
+    Attributes
+    ----------
+    model
+        How stories go on.
+    decision
+        By what speaks for a sentence among its neighbours (`caprag.reranking.features.IN_ORDER`).
+    """
+
+    model: StoryModel
+    decision: Decision
+
+    def __post_init__(self) -> None:
+        self.decision.check(IN_ORDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +169,30 @@ class Reranker:
 
     Attributes
     ----------
-    snap, keep
-        Weight of each feature for "the sentence is right" and "the reading is right", against "neither is".
-    snap_bias, keep_bias
-        Constant of each.
+    line
+        Weights for a caption by itself.
     exact
         Probability that a reading which is a sentence of the corpus, letter by letter, is right, in [0, 1].
-    threshold
-        Smallest probability of the sentence at which it is the answer, in [0, 1].
+    order
+        What is known of captions in their order; ``None`` decides each by itself.
     provenance
         What the weights were fitted on.
     """
 
-    snap: Mapping[str, float]
-    keep: Mapping[str, float]
-    snap_bias: float
-    keep_bias: float
+    line: Decision
     exact: float
-    threshold: float
+    order: InOrder | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, weights in (("snap", self.snap), ("keep", self.keep)):
-            if list(weights) != list(FEATURES):
-                raise ValueError(f"{name} weighs {', '.join(weights)}; the features are {', '.join(FEATURES)}")
-            if not all(math.isfinite(weight) for weight in weights.values()):
-                raise ValueError(f"{name} has a weight that is not finite; fit it again")
-        if not math.isfinite(self.snap_bias) or not math.isfinite(self.keep_bias):
-            raise ValueError(f"snap_bias is {self.snap_bias} and keep_bias is {self.keep_bias}; both must be finite")
-        if not 0 <= self.threshold <= 1 or not 0 <= self.exact <= 1:
-            raise ValueError(f"threshold is {self.threshold} and exact is {self.exact}; both must lie in [0, 1]")
+        self.line.check(FEATURES)
+        if not 0 <= self.exact <= 1:
+            raise ValueError(f"exact is {self.exact}; it must lie in [0, 1]")
+
+    def at_risk(self, risk: float) -> Reranker:
+        """Return the same with thresholds for a risk; see `Decision.at_risk`."""
+        order = None if self.order is None else replace(self.order, decision=self.order.decision.at_risk(risk))
+        return replace(self, line=self.line.at_risk(risk), order=order)
 
     @classmethod
     def load(cls, path: str | PathLike[str] | None = None) -> Reranker:
@@ -80,7 +214,12 @@ class Reranker:
             version = stored.pop("format")
             if version != FORMAT:
                 raise ModelError(f"{place}: has format {version}, this caprag reads {FORMAT}; fit it again")
-            return cls(**stored)
+            order = stored.pop("order")
+            return cls(
+                line=_decision(stored.pop("line")),
+                order=None if order is None else InOrder(_model(order["model"]), _decision(order["decision"])),
+                **stored,
+            )
         except OSError as error:
             raise ModelError(f"{place}: can't be read ({error.strerror}); name a reranker's file") from error
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -91,20 +230,6 @@ class Reranker:
         stored = {"format": FORMAT, **asdict(self)}
         Path(path).write_text(json.dumps(stored, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def probabilities(self, features: Mapping[str, float]) -> tuple[float, float]:
-        """Return the probabilities that the sentence and that the reading is right; they add up to at most 1.
-
-        Parameters
-        ----------
-        features
-            Name to value, as `caprag.reranking.features.best_candidate` gives them.
-        """
-        snap = self.snap_bias + sum(self.snap[name] * value for name, value in features.items())
-        keep = self.keep_bias + sum(self.keep[name] * value for name, value in features.items())
-        top = max(snap, keep, 0.0)
-        odds = (math.exp(snap - top), math.exp(keep - top), math.exp(-top))
-        return odds[0] / sum(odds), odds[1] / sum(odds)
-
     def rerank_batch(
         self,
         hypotheses: Sequence[Sequence[Hypothesis]],
@@ -112,7 +237,7 @@ class Reranker:
         frequency: Callable[[str], int],
         margins: Sequence[Sequence[float] | None] | None = None,
     ) -> list[Caption]:
-        """Decide for each picture or reading.
+        """Decide for each picture or reading by itself.
 
         Parameters
         ----------
@@ -146,15 +271,107 @@ class Reranker:
             for read, found, judged in zip(hypotheses, hits, margins or [None] * len(hits), strict=True)
         ]
 
+    def rerank_in_order(
+        self, found: Iterable[Found], frequency: Callable[[str], int], sentences: int
+    ) -> Iterator[Caption]:
+        """Decide for captions that follow each other, with an ear to those before and behind.
+
+        Parameters
+        ----------
+        found
+            What is known of each caption, in their order.
+        frequency
+            As in `rerank_batch`.
+        sentences
+            Of the corpus, >= 1.
+
+        Yields
+        ------
+        Caption
+            One for each, in order, as soon as it is decided: when 32 to 63 of those behind it are known
+            (`caprag.reranking.chooser`), or all are. Fewer than 12 are decided each by itself, and all are where the
+            reranker knows no order.
+        """
+        glyphs = GlyphTable.load()
+        described = (
+            (tuple(one.hypotheses), candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins), one.places)
+            for one in found
+        )
+        yield from self.decide_in_order(described, sentences)
+
+    def decide_in_order(
+        self, described: Iterable[tuple[tuple[Hypothesis, ...], Sequence[Candidate], Places]], sentences: int
+    ) -> Iterator[Caption]:
+        """Decide for captions that follow each other, whose candidates are known.
+
+        Parameters
+        ----------
+        described
+            For each caption its readings, its candidates, the likeliest first, and where their sentences stand.
+        sentences
+            Of the corpus, >= 1.
+
+        Yields
+        ------
+        Caption
+            As `rerank_in_order` does.
+        """
+        if self.order is None:
+            for read, found, _ in described:
+                yield self.decide(read, next(iter(found), None))
+            return
+        chooser = Chooser(self, sentences)
+        waiting: deque[tuple[Hypothesis, ...]] = deque()
+        for read, found, places in described:
+            waiting.append(read)
+            for chosen in chooser.push(read[0].text, found, places):
+                yield self._decide_among(waiting.popleft(), chosen, listens=True)
+        for chosen in chooser.finish():
+            yield self._decide_among(waiting.popleft(), chosen, listens=chooser.listens)
+
+    def _decide_among(self, read: tuple[Hypothesis, ...], chosen: Chosen | None, *, listens: bool) -> Caption:
+        if chosen is None or not listens or self.order is None:
+            return self.decide(read, chosen.candidate if chosen is not None else None)
+        said = self.among(chosen)
+        return self._answer(
+            read, chosen.candidate, self.order.decision, said,
+            {**chosen.candidate.features, "story": chosen.story},
+        )  # fmt: skip
+
+    def among(self, chosen: Chosen) -> dict[str, float]:
+        """Return what speaks for a sentence among its neighbours: name to value, in the order of `IN_ORDER`."""
+        snap, keep = (max(min(value, MOST), -MOST) for value in self.line.log_odds(chosen.candidate.features))
+        return {"snap": snap, "keep": keep, "story": chosen.story}
+
     def decide(self, hypotheses: tuple[Hypothesis, ...], candidate: Candidate | None) -> Caption:
-        """Decide for one picture or reading whose best candidate is known."""
+        """Decide for one picture or reading by itself, whose best candidate is known."""
         first = hypotheses[0]
         if candidate is None:
             # Nothing to compare with: as sure as the reader was.
             return Caption(first.text, None, hypotheses, min(1.0, math.exp(first.logprob)))
+        features = candidate.features
+        return self._answer(hypotheses, candidate, self.line, features, features)
+
+    def _answer(
+        self, hypotheses: tuple[Hypothesis, ...], candidate: Candidate, decision: Decision,
+        said: Mapping[str, float], evidence: Mapping[str, float],
+    ) -> Caption:  # fmt: skip
         if candidate.exact:
-            return Caption(candidate.hit.text, candidate.hit, hypotheses, self.exact, candidate.features)
-        snap, keep = self.probabilities(candidate.features)
-        if snap >= self.threshold:
-            return Caption(candidate.hit.text, candidate.hit, hypotheses, snap, candidate.features)
-        return Caption(first.text, None, hypotheses, keep, candidate.features)
+            return Caption(candidate.hit.text, candidate.hit, hypotheses, self.exact, evidence)
+        snap, keep = decision.probabilities(said)
+        if snap >= decision.threshold:
+            return Caption(candidate.hit.text, candidate.hit, hypotheses, snap, evidence)
+        return Caption(hypotheses[0].text, None, hypotheses, keep, evidence)
+
+
+def _decision(stored: Mapping[str, Any]) -> Decision:
+    # JSON knows lists alone.
+    return Decision(**{**stored, "harmful": tuple(stored["harmful"])})
+
+
+def _model(stored: Mapping[str, object]) -> StoryModel:
+    # JSON's names are texts.
+    steps = stored["steps"]
+    if not isinstance(steps, dict):
+        raise TypeError(f"steps is {steps!r}; wanted are probabilities by step")
+    return StoryModel(**{**stored, "steps": {int(step): chance for step, chance in steps.items()}})  # type: ignore[arg-type]

@@ -202,6 +202,27 @@ class Index:
         """
         return self._store.further_places()
 
+    def places_of(self, ids: Iterable[int]) -> dict[int, list[tuple[str, int]]]:
+        """Return where the texts of sentences stand.
+
+        Parameters
+        ----------
+        ids
+            Of sentences; those that are not there are passed over.
+
+        Returns
+        -------
+        dict of int to list
+            Id to source and line of each of its places, its own first. A sentence that came from no file stands in the
+            file ``""``, at the line of its id.
+        """
+        wanted = np.unique(np.fromiter(ids, np.int64))
+        sources, lines = self._store.columns(wanted, "source", "line")
+        found = {number: [(source, lines[number] if source else number)] for number, source in sources.items()}
+        for number, source, line in self._store.further_places_of(list(found)):
+            found[number].append((source, line))
+        return found
+
     def forget_places(self, sources: Collection[str]) -> None:
         """Forget the further places in these files; the sentences stay, and so do their own places."""
         self._store.forget(sources)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,8 +105,8 @@ class SentenceTable:
             offset += len(known)
         return rows
 
-    def column(self, name: str, rows: Ids) -> list[str]:
-        """Return the values of the column ``"text"``, ``"form"`` or ``"source"`` in these rows."""
+    def column(self, name: str, rows: Ids) -> list[Any]:
+        """Return the values of the column ``"text"``, ``"form"``, ``"source"`` or ``"line"`` in these rows."""
         values = np.empty(len(rows), object)
         offset = 0
         for part in self._parts:

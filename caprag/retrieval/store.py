@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -164,9 +165,9 @@ class Store:
                 return segment.sentences.row(row)
         return None
 
-    def columns(self, ids: Ids, *names: str) -> list[dict[int, str]]:
+    def columns(self, ids: Ids, *names: str) -> list[dict[int, Any]]:
         """Return for each named column a map from the ids that are there to its values."""
-        columns: list[dict[int, str]] = [{} for _ in names]
+        columns: list[dict[int, Any]] = [{} for _ in names]
         for segment in self._segments:
             rows = segment.find(ids)
             there = rows >= 0
