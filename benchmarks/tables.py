@@ -227,6 +227,30 @@ def reader_speed(result: dict[str, Any]) -> str:
     return _table(lines)
 
 
+def style(result: dict[str, Any]) -> str:
+    """CER of a style that the reader never saw, before and after a few minutes of LoRA."""
+    lines = [["captions in a style never seen", "before", "after LoRA", "ratio", "training"], ["---"] * 5]
+    cells = [f"{result[name]:.2%} {_range(result[f'{name}_interval'], '.2%')}" for name in ("before", "after")]
+    lines.append(
+        [
+            f"{result['asked']} in {result['font']}, thick edge in colour", *cells,
+            f"{result['ratio']:.2f} {_range(result['interval'], '.2f')}",
+            f"{result['learnt']} captions, {result['seconds'] / 60:.1f} min",
+        ]
+    )  # fmt: skip
+    return _table(lines)
+
+
+def pretraining(result: dict[str, Any]) -> str:
+    """CER of the reader's language model with and without learning from text alone."""
+    steps = sorted(set.intersection(*({row["step"] for row in rows} for rows in result["ways"].values())))
+    lines = [["steps on pictures", *(f"{step}" for step in steps)], ["---"] * (1 + len(steps))]
+    for way, rows in result["ways"].items():
+        found = {row["step"]: row["cer"] for row in rows}
+        lines.append([way, *(f"{found[step]:.2%}" for step in steps)])
+    return _table(lines)
+
+
 def _range(ends: list[float], form: str) -> str:
     return f"[{ends[0]:{form}}, {ends[1]:{form}}]"
 
@@ -247,6 +271,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "poems": ("poems", poems),
     "reader": ("reader", reader),
     "reader speed": ("reader", reader_speed),
+    "style": ("style", style),
+    "pretraining": ("pretraining", pretraining),
 }
 """Table to the result that it shows and the function that makes it."""
 
