@@ -71,7 +71,7 @@ def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
 def by_line(reranker: Reranker, case: Case) -> list[Caption]:
     """Decide on each reading by itself."""
     rows = zip(case.episode.readings, case.episode.described, strict=True)
-    return [reranker.decide((read,), next(iter(found), None)) for read, found in rows]
+    return [reranker.decide((read,), found) for read, found in rows]
 
 
 def in_order(reranker: Reranker, episode: Episode) -> list[Caption]:

@@ -101,6 +101,8 @@ class Caption:
         Estimated probability that `text` is what the picture shows, in [0, 1].
     evidence
         What the decision rests on: feature name to value, for the best candidate. Empty where there was none.
+    considered
+        The sentences that were weighed: the best candidate, whether it is the answer or not, and the runner-up.
     """
 
     text: str
@@ -108,6 +110,7 @@ class Caption:
     hypotheses: tuple[Hypothesis, ...]
     confidence: float
     evidence: Mapping[str, float] = field(default_factory=dict)
+    considered: tuple[Hit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

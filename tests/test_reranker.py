@@ -64,7 +64,7 @@ def test_the_threshold_decides() -> None:
     snap, keep = EDITS.line.probabilities(candidate.features)
     read = (Hypothesis("妳在閒玩笑嗎", -0.5), Hypothesis("妳在閑玩笑嗎", -1.5))
     for threshold, snapped in ((0.0, True), (snap, True), (math.nextafter(snap, 1), False), (1.0, False)):
-        caption = make(threshold, edits=-2.0, snap_bias=4.0).decide(read, candidate)
+        caption = make(threshold, edits=-2.0, snap_bias=4.0).decide(read, [candidate])
         assert (caption.hit is not None) is snapped
         assert caption.text == (HITS[0].text if snapped else read[0].text)
         assert caption.confidence == pytest.approx(snap if snapped else keep)

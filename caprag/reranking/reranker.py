@@ -19,7 +19,7 @@ from typing import Any
 from caprag.errors import ModelError
 from caprag.glyphs import GlyphTable
 from caprag.reranking.chooser import Chooser, Chosen, Places
-from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, best_candidate, candidates
+from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, candidates
 from caprag.reranking.story import MOST, StoryModel
 from caprag.types import Caption, Hit, Hypothesis
 
@@ -267,7 +267,7 @@ class Reranker:
             raise ValueError("a picture has no hypothesis; an empty text is one too")
         glyphs = GlyphTable.load()
         return [
-            self.decide(tuple(read), best_candidate(read[0], found, frequency, glyphs, judged))
+            self.decide(tuple(read), candidates(read[0], found, frequency, glyphs, judged, most=2))
             for read, found, judged in zip(hypotheses, hits, margins or [None] * len(hits), strict=True)
         ]
 
@@ -318,50 +318,79 @@ class Reranker:
         """
         if self.order is None:
             for read, found, _ in described:
-                yield self.decide(read, next(iter(found), None))
+                yield self.decide(read, found)
             return
         chooser = Chooser(self, sentences)
-        waiting: deque[tuple[Hypothesis, ...]] = deque()
+        waiting: deque[tuple[tuple[Hypothesis, ...], Sequence[Candidate]]] = deque()
         for read, found, places in described:
-            waiting.append(read)
+            waiting.append((read, found))
             for chosen in chooser.push(read[0].text, found, places):
-                yield self._decide_among(waiting.popleft(), chosen, listens=True)
+                yield self._decide_among(*waiting.popleft(), chosen)
         for chosen in chooser.finish():
-            yield self._decide_among(waiting.popleft(), chosen, listens=chooser.listens)
+            yield self._decide_among(*waiting.popleft(), chosen if chooser.listens else None)
 
-    def _decide_among(self, read: tuple[Hypothesis, ...], chosen: Chosen | None, *, listens: bool) -> Caption:
-        if chosen is None or not listens or self.order is None:
-            return self.decide(read, chosen.candidate if chosen is not None else None)
-        said = self.among(chosen)
-        return self._answer(
-            read, chosen.candidate, self.order.decision, said,
-            {**chosen.candidate.features, "story": chosen.story},
-        )  # fmt: skip
+    def _decide_among(self, read: tuple[Hypothesis, ...], found: Sequence[Candidate], chosen: Chosen | None) -> Caption:
+        if chosen is None or self.order is None:
+            return self.decide(read, found)
+        evidence = {**chosen.candidate.features, "story": chosen.story}
+        others = [candidate for candidate in found if candidate is not chosen.candidate]
+        return self._answer(read, [chosen.candidate, *others], self.order.decision, self.among(chosen), evidence)
 
     def among(self, chosen: Chosen) -> dict[str, float]:
         """Return what speaks for a sentence among its neighbours: name to value, in the order of `IN_ORDER`."""
         snap, keep = (max(min(value, MOST), -MOST) for value in self.line.log_odds(chosen.candidate.features))
         return {"snap": snap, "keep": keep, "story": chosen.story}
 
-    def decide(self, hypotheses: tuple[Hypothesis, ...], candidate: Candidate | None) -> Caption:
-        """Decide for one picture or reading by itself, whose best candidate is known."""
-        first = hypotheses[0]
-        if candidate is None:
+    def decide(self, hypotheses: tuple[Hypothesis, ...], found: Sequence[Candidate]) -> Caption:
+        """Decide for one picture or reading by itself, whose candidates are known, the likeliest first."""
+        if not found:
             # Nothing to compare with: as sure as the reader was.
-            return Caption(first.text, None, hypotheses, min(1.0, math.exp(first.logprob)))
-        features = candidate.features
-        return self._answer(hypotheses, candidate, self.line, features, features)
+            return Caption(hypotheses[0].text, None, hypotheses, min(1.0, math.exp(hypotheses[0].logprob)))
+        return self._answer(hypotheses, found, self.line, found[0].features, found[0].features)
 
     def _answer(
-        self, hypotheses: tuple[Hypothesis, ...], candidate: Candidate, decision: Decision,
+        self, hypotheses: tuple[Hypothesis, ...], found: Sequence[Candidate], decision: Decision,
         said: Mapping[str, float], evidence: Mapping[str, float],
     ) -> Caption:  # fmt: skip
-        if candidate.exact:
-            return Caption(candidate.hit.text, candidate.hit, hypotheses, self.exact, evidence)
+        best = found[0]
+        considered = tuple(candidate.hit for candidate in found[:2])
+        if best.exact:
+            return Caption(best.hit.text, best.hit, hypotheses, self.exact, evidence, considered)
         snap, keep = decision.probabilities(said)
         if snap >= decision.threshold:
-            return Caption(candidate.hit.text, candidate.hit, hypotheses, snap, evidence)
-        return Caption(hypotheses[0].text, None, hypotheses, keep, evidence)
+            return Caption(best.hit.text, best.hit, hypotheses, snap, evidence, considered)
+        return Caption(hypotheses[0].text, None, hypotheses, keep, evidence, considered)
+
+    def shares(self, evidence: Mapping[str, float]) -> dict[str, float]:
+        """Say how much each feature speaks for the sentence, and against the reading.
+
+        Parameters
+        ----------
+        evidence
+            Of a caption.
+
+        Returns
+        -------
+        dict of str to float
+            Name to nats, those that say most first: together with ``bias`` they are the log odds of the sentence
+            against the reading, as far as these are not cut off in the middle of a story.
+        """
+        line = {name: value for name, value in evidence.items() if name != "story"}
+        if not line:
+            return {}
+        told = {"bias": self.line.snap_bias - self.line.keep_bias}
+        told |= {name: (self.line.snap[name] - self.line.keep[name]) * value for name, value in line.items()}
+        if "story" in evidence and self.order is not None:
+            among = self.order.decision
+            by_snap, by_keep, by_story = (among.snap[name] - among.keep[name] for name in IN_ORDER)
+            told = {"bias": among.snap_bias - among.keep_bias}
+            told["bias"] += by_snap * self.line.snap_bias + by_keep * self.line.keep_bias
+            told |= {
+                name: (by_snap * self.line.snap[name] + by_keep * self.line.keep[name]) * value
+                for name, value in line.items()
+            }
+            told["story"] = by_story * evidence["story"]
+        return dict(sorted(told.items(), key=lambda item: (-abs(item[1]), item[0])))
 
 
 def _decision(stored: Mapping[str, Any]) -> Decision:
