@@ -43,6 +43,14 @@ def caption_row(caption: Caption) -> dict[str, object]:
     }  # fmt: skip
 
 
+def explained_row(caption: Caption, shares: Mapping[str, float]) -> dict[str, object]:
+    """Return what a result line says besides where it is explained: sentences weighed, and what spoke for the best."""
+    return {
+        "considered": [encodable(hit.text) for hit in caption.considered],
+        "shares": {name: round(value, 4) for name, value in shares.items()},
+    }
+
+
 def path_name(path: Path) -> str:
     """Return a path as it is written in results: bytes of a name that are not UTF-8 as ``\\xff``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

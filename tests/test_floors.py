@@ -14,7 +14,7 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
 FLOORS = {
     "types": 0, "errors": 0, "text": 0, "paths": 0, "workers": 0, "line_breaks": 0, "progress": 0, "glyphs": 0,
     "corpus": 1, "recognition": 1, "retrieval": 1, "synthesis": 1, "evaluation": 1, "noise": 1,
-    "reranking": 2, "pipeline": 3, "training": 4, "poems": 4, "results": 5, "cli": 5, "__main__": 6,
+    "reranking": 2, "pipeline": 3, "training": 4, "poems": 4, "review": 2, "results": 5, "cli": 5, "__main__": 6,
 }  # fmt: skip
 """Room to floor; `ROOMS_WITHIN` has those of a room with several."""
 
@@ -51,7 +51,7 @@ OWNERS = {
         "evaluation.texts.bertscore", "recognition", "reranking.cross_encoder", "retrieval.embedder",
         "synthesis.dataset", "training",
     ),
-    "rapidfuzz": ("corpus", "evaluation", "glyphs", "recognition.parts", "reranking", "retrieval.ranking", "training"),
+    "rapidfuzz": ("corpus", "evaluation", "glyphs", "recognition.parts", "reranking", "retrieval.ranking", "review", "training"),
     "typer": ("cli",),
     "jinja2": ("training",),
     "huggingface_hub": ("training",),

@@ -27,6 +27,9 @@ RerankerFile = Annotated[Path | None, typer.Option("--reranker", help="File of a
 Risk = Annotated[
     float | None, typer.Option(help="Share of right readings that may be harmed, e.g. 0.002. [default: the reranker's]")
 ]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Add the sentences weighed and what spoke for the best (.jsonl).")
+]
 Column = Annotated[str | None, typer.Option(help="Column or key of the text in csv, tsv, jsonl and parquet.")]
 Encoding = Annotated[str | None, typer.Option(help="Encoding of text files, e.g. big5; UTF-8 if not given.")]
 K = Annotated[int, typer.Option("-k", "--k", min=1, help="Sentences to weigh or show.")]

@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from caprag.cli.options import (
     Complaints,
     EmbedderName,
     Encoding,
+    Explain,
     IndexFolder,
     MaybeIndexFolder,
     Out,
@@ -28,7 +29,11 @@ from caprag.cli.options import (
     say,
 )
 from caprag.errors import CorpusError, FrameError
-from caprag.results import CSV_COLUMNS, TEXT_COLUMNS, ResultFile, caption_row, encodable, path_name
+from caprag.results import CSV_COLUMNS, TEXT_COLUMNS, ResultFile, caption_row, encodable, explained_row, path_name
+
+if TYPE_CHECKING:
+    from caprag.pipeline import Pipeline
+    from caprag.types import Caption
 
 
 def read(
@@ -68,6 +73,7 @@ def read(
     ] = None,
     bonus: Annotated[float | None, typer.Option(min=0, help="Nats a token for --keep-to soft. [default: 1]")] = None,
     risk: Risk = None,
+    explain: Explain = False,
     quiet: Quiet = False,
 ) -> None:
     """Read the captions in pictures.
@@ -148,8 +154,12 @@ def read(
             for caption in pipeline.stream(pictures):
                 path = opened.popleft()
                 if names[path] not in results.done:
-                    results.write({key: names[path], **caption_row(caption)})
+                    results.write({key: names[path], **caption_row(caption), **_explained(pipeline, caption, explain)})
     finish(complaints.count, "pictures")
+
+
+def _explained(pipeline: Pipeline, caption: Caption, wanted: bool) -> dict[str, object]:
+    return explained_row(caption, pipeline.reranker.shares(caption.evidence)) if wanted else {}
 
 
 def _opened(paths: Iterable[Path], opened: deque[Path], complaints: Complaints, bar: Any) -> Iterator[Any]:
@@ -219,6 +229,7 @@ def snap(
     column: Column = None,
     encoding: Encoding = None,
     risk: Risk = None,
+    explain: Explain = False,
     quiet: Quiet = False,
 ) -> None:
     """Snap readings that come from elsewhere to the sentences of an index.
@@ -249,7 +260,7 @@ def snap(
                 again, pipeline.snap_stream([text for _, text in again], on_read=bar.update), strict=True
             ):
                 if str(number) not in results.done:
-                    results.write({"line": number, **caption_row(caption)})
+                    results.write({"line": number, **caption_row(caption), **_explained(pipeline, caption, explain)})
     finish(failures, "readings")
 
 

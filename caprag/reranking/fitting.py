@@ -214,22 +214,39 @@ def _fit_decision(examples: Sequence[Example], names: Collection[str], penalty: 
     groups = [example.group for example in examples]
     if len(set(groups)) < 2:
         groups = [str(place % _FOLDS) for place in range(len(examples))]
-    counted = {example.known for example in examples} == {True} or None
-    lines, harmful = 0, []
+    judged: list[tuple[Example, Decision]] = []
     for group in sorted(set(groups)):
         inside = [example for example, one in zip(examples, groups, strict=True) if one == group]
         others = [example for example, one in zip(examples, groups, strict=True) if one != group]
-        asked = [example for example in inside if counted or not example.known]
         fitted = _fit_weights(others, names, penalty) if _cases(others) == set(_CLASSES) else decision
-        lines += len(asked)
-        harmful += [
-            fitted.probabilities(example.features)[0]
-            for example in asked
-            if example.features is not None and not example.exact and example.case == "keep"
-        ]
-    at_half = tuple(sorted((chance for chance in harmful if chance >= 0.5), reverse=True))
-    decision = replace(decision, lines=lines, harmful=at_half)
-    return decision.at_risk(max(risk, 1 / (lines + 1)))
+        judged += [(example, fitted) for example in inside]
+    return counted(decision, judged, risk)
+
+
+def counted(decision: Decision, judged: Sequence[tuple[Example, Decision]], risk: float) -> Decision:
+    """Count what a decision would harm, and set its threshold.
+
+    Parameters
+    ----------
+    decision
+        What is counted for.
+    judged
+        Examples, each with the decision that it is judged by: one fitted without it. Those whose sentence the corpus
+        has are passed over, unless all are of that kind.
+    risk
+        Share of lines that may be harmed, in (0, 1); what so few lines can vouch for if that is more.
+    """
+    if not 0 < risk < 1:
+        raise ValueError(f"risk is {risk}; it must lie between 0 and 1")
+    unknown = [pair for pair in judged if not pair[0].known] or list(judged)
+    chances = [
+        by.probabilities(example.features)[0]
+        for example, by in unknown
+        if example.features is not None and not example.exact and example.case == "keep"
+    ]
+    harmful = tuple(sorted((chance for chance in chances if chance >= 0.5), reverse=True))
+    lines = len(unknown)
+    return replace(decision, lines=lines, harmful=harmful).at_risk(max(risk, 1 / (lines + 1)))
 
 
 def _cases(examples: Sequence[Example]) -> set[str]:

@@ -1,0 +1,210 @@
+"""A decision of one's own: the shipped one fitted anew to readings whose truth is known.
+
+Each file of pairs is an episode in its order. It is looked up twice: with the corpus as it is, and with the episode's
+own sentences taken out of what is found, since a decision that never saw a sentence missing would snap always. Few
+lines move the shipped decision as a whole, and leave what its features mean to each other; many fit all weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caprag.errors import CapragError, CorpusError, require
+from caprag.glyphs import GlyphTable
+from caprag.progress import progress_bar
+from caprag.reranking import Episode, Reranker, fit_reranker
+from caprag.reranking.features import candidates
+from caprag.reranking.fitting import Example, counted
+from caprag.reranking.reranker import Decision
+from caprag.retrieval import Index
+from caprag.text import countable
+from caprag.types import Hit, Hypothesis
+
+ENOUGH = 4000
+"""Readings from which on all weights are fitted."""
+
+_PULL = 10.0
+"""How strongly few readings are held to the shipped decision: as if so many had agreed with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A reading and what it should have been."""
+
+    read: str
+    truth: str
+
+
+def read_pairs(path: str | PathLike[str], *, on_error: Callable[[CapragError], None] | None = None) -> list[Pair]:
+    """Read readings with their truth.
+
+    Parameters
+    ----------
+    path
+        JSON lines with ``read`` and ``truth``, as the page of `caprag review` saves them; any other text file: reading,
+        tab, truth.
+    on_error
+        Called for a line that is none; ``None`` raises.
+
+    Returns
+    -------
+    list of Pair
+        In order.
+
+    Raises
+    ------
+    CorpusError
+        Where the file can't be read, or has no pair.
+    """
+    place = Path(path)
+    pairs: list[Pair] = []
+    try:
+        lines = place.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{place}: can't be read ({error}); name a file of pairs in UTF-8") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            pairs.append(_pair(line.rstrip("\r"), place.suffix.lower() in (".jsonl", ".json")))
+        except (ValueError, KeyError, TypeError) as error:
+            wrong = CorpusError(
+                f"{place}, line {number}: is no pair ({error}); wanted are reading, tab, truth, or JSON with read and "
+                "truth"
+            )
+            if on_error is None:
+                raise wrong from error
+            on_error(wrong)
+    if not pairs:
+        raise CorpusError(f"{place}: has no pair; wanted are reading, tab, truth, or JSON with read and truth")
+    return pairs
+
+
+def _pair(line: str, as_json: bool) -> Pair:
+    if as_json:
+        found = json.loads(line)
+        return Pair(str(found["read"]), str(found["truth"]))
+    read, tab, truth = line.partition("\t")
+    if not tab or "\t" in truth:
+        raise ValueError(f"{line.count(chr(9))} tabs")
+    return Pair(read, truth)
+
+
+def train_reranker(
+    episodes: Sequence[Sequence[Pair]], index: Index, *, base: Reranker | None = None, k: int = 10, risk: float = 0.002,
+    progress: bool = False,
+) -> Reranker:  # fmt: skip
+    """Fit a decision to readings.
+
+    Parameters
+    ----------
+    episodes
+        Readings with their truth, each list in the order of its programme.
+    index
+        The corpus that they will be looked up in.
+    base
+        The decision to start from; ``None``: the shipped one.
+    k
+        Sentences weighed for a reading, >= 1.
+    risk
+        See `caprag.reranking.fit_reranker`.
+    progress
+        Whether to show on stderr how far it is.
+
+    Returns
+    -------
+    Reranker
+        From `ENOUGH` readings on all its weights are new; with fewer it is the base, moved.
+
+    Raises
+    ------
+    ValueError
+        For no readings, or where they do not show what is to be told apart.
+    MissingDependencyError
+        Where scikit-learn is not installed.
+    """
+    require("sklearn", "train")
+    start = base or Reranker.load()
+    described: list[Episode] = []
+    with progress_bar(sum(map(len, episodes)), "look up", " readings", show=progress) as bar:
+        for pairs in episodes:
+            described += _episodes(pairs, index, k)
+            bar.update(len(pairs))
+    examples = [example for episode in described for example in episode.line_examples()]
+    if not examples:
+        raise ValueError("there are no readings; give at least one episode")
+    about = {"readings": sum(map(len, episodes)), "episodes": len(episodes), "corpus_sentences": len(index)}
+    if about["readings"] >= ENOUGH:
+        return fit_reranker(examples, episodes=described, risk=risk, provenance=about)
+    return _moved(start, examples, described, risk, {**about, "base": dict(start.provenance)})
+
+
+def _episodes(pairs: Sequence[Pair], index: Index, k: int) -> Iterator[Episode]:
+    """Describe an episode as it is found, and as if the corpus lacked its sentences."""
+    glyphs = GlyphTable.load()
+    readings = [Hypothesis(pair.read) for pair in pairs]
+    truths = [pair.truth for pair in pairs]
+    own = {countable(truth) for truth in truths}
+    found = index.search_batch([pair.read for pair in pairs], 2 * k)
+    for known in (True, False):
+        hits: list[list[Hit]] = [[hit for hit in row if known or countable(hit.text) not in own][:k] for row in found]
+        yield Episode(
+            readings, truths,
+            [candidates(r, row, index.frequency, glyphs) for r, row in zip(readings, hits, strict=True)],
+            [index.places_of(hit.id for hit in row) for row in hits], len(index), known,
+        )  # fmt: skip
+
+
+def _moved(
+    start: Reranker, examples: Sequence[Example], episodes: Sequence[Episode], risk: float, about: Mapping[str, Any]
+) -> Reranker:
+    line = _moved_decision(start.line, examples, risk)
+    moved = replace(start, line=line, provenance=about)
+    if start.order is None:
+        return moved
+    told = [example for episode in episodes for example in episode.examples(moved)]
+    return replace(moved, order=replace(start.order, decision=_moved_decision(start.order.decision, told, risk)))
+
+
+def _moved_decision(decision: Decision, examples: Sequence[Example], risk: float) -> Decision:
+    """Scale and shift the log odds of a decision."""
+    fitted = _fit_scales(decision, examples)
+    # With four numbers fitted, a line's own part in them is small: it is counted by what it helped to fit.
+    return counted(fitted, [(example, fitted) for example in examples], risk)
+
+
+def _fit_scales(decision: Decision, examples: Sequence[Example]) -> Decision:
+    optimize: Any = require("scipy.optimize", "train")
+    rows = [e for e in examples if e.features is not None and not e.exact]
+    if not rows:
+        return decision
+    odds = np.array([decision.log_odds(e.features or {}) for e in rows])
+    labels = np.array([("neither", "keep", "snap").index(e.case) for e in rows])
+
+    def loss(numbers: npt.NDArray[np.float64]) -> float:
+        snap, keep = odds[:, 0] * numbers[0] + numbers[1], odds[:, 1] * numbers[2] + numbers[3]
+        table = np.stack([np.zeros(len(odds)), keep, snap], 1)
+        top = table.max(1)
+        norm = top + np.log(np.exp(table - top[:, None]).sum(1))
+        held = np.sum((numbers - np.array([1.0, 0.0, 1.0, 0.0])) ** 2)
+        return float(np.sum(norm - table[np.arange(len(odds)), labels]) + 0.5 * _PULL * held)
+
+    found = optimize.minimize(loss, np.array([1.0, 0.0, 1.0, 0.0]), method="Nelder-Mead", options={"maxiter": 4000})
+    by_snap, to_snap, by_keep, to_keep = (float(number) for number in found.x)
+    return replace(
+        decision,
+        snap={name: weight * by_snap for name, weight in decision.snap.items()},
+        keep={name: weight * by_keep for name, weight in decision.keep.items()},
+        snap_bias=decision.snap_bias * by_snap + to_snap, keep_bias=decision.keep_bias * by_keep + to_keep,
+    )  # fmt: skip
+
+
+__all__ = ["ENOUGH", "Pair", "read_pairs", "train_reranker"]

@@ -1,0 +1,142 @@
+"""Fitting the decision to one's own readings, and the commands around it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import caprag
+from caprag.cli import app
+from caprag.errors import CorpusError
+from caprag.reranking import Reranker
+from caprag.training.reranker import Pair, read_pairs, train_reranker
+from caprag.types import Embedder
+
+pytest.importorskip("sklearn", reason="the train extra is not installed")
+LETTERS = "天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏閏餘成歲律呂調陽雲騰致雨露結為霜"
+
+
+def script(count: int, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    return ["".join(rng.sample(LETTERS, rng.randint(5, 9))) for _ in range(count)]
+
+
+def misread(texts: list[str], seed: int) -> list[Pair]:
+    rng = random.Random(seed)
+    pairs = []
+    for text in texts:
+        read = list(text)
+        if rng.random() < 0.5:
+            read[rng.randrange(len(read))] = rng.choice(LETTERS)
+        pairs.append(Pair("".join(read), text))
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return script(260, 1)
+
+
+@pytest.fixture(scope="module")
+def index(texts: list[str], tiny_embedder: Embedder) -> caprag.Index:
+    return caprag.Index.build([*texts, *script(200, 2)], tiny_embedder)
+
+
+def test_two_hundred_lines_move_the_shipped_decision(texts: list[str], index: caprag.Index) -> None:
+    """It stays the shipped one, scaled and shifted, and is counted on what the corpus was made to lack."""
+    shipped = Reranker.load()
+    moved = train_reranker([misread(texts[:200], 3)], index)
+    ratios = {moved.line.snap[name] / weight for name, weight in shipped.line.snap.items() if abs(weight) > 1e-9}
+    assert max(ratios) == pytest.approx(min(ratios))
+    assert moved.line.lines == 200
+    assert moved.exact == shipped.exact
+    assert moved.provenance["readings"] == 200
+    fresh = misread(texts[200:], 4)
+    answers = [caption.text for caption in caprag.Pipeline(index, reranker=moved).snap([pair.read for pair in fresh])]
+    assert sum(one == pair.truth for one, pair in zip(answers, fresh, strict=True)) >= 58
+    others = misread(script(60, 9), 5)
+    kept = caprag.Pipeline(index, reranker=moved).snap([pair.read for pair in others])
+    assert sum(caption.text == pair.read for caption, pair in zip(kept, others, strict=True)) >= 58
+    assert train_reranker([misread(texts[:200], 3)], index) == moved
+
+
+def test_thousands_fit_all_weights(texts: list[str], index: caprag.Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caprag.training.reranker.ENOUGH", 300)
+    fitted = train_reranker([misread(texts, seed) for seed in range(3)], index, risk=0.01)
+    assert fitted.order is not None
+    assert fitted.provenance == {"readings": 780, "episodes": 3, "corpus_sentences": len(index)}
+    assert fitted.line.lines == 780
+
+
+def test_pairs_of_both_kinds(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("\ufeff閒玩笑\t開玩笑\r\n\n好\t好\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"key": "x", "read": "閒", "truth": "開"}\n', encoding="utf-8")
+    assert read_pairs(tmp_path / "a.tsv") == [Pair("閒玩笑", "開玩笑"), Pair("好", "好")]
+    assert read_pairs(tmp_path / "b.jsonl") == [Pair("閒", "開")]
+    (tmp_path / "c.tsv").write_text("好\t好\n沒有\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"c\.tsv, line 2: is no pair \(0 tabs\)"):
+        read_pairs(tmp_path / "c.tsv")
+    told: list[str] = []
+    assert read_pairs(tmp_path / "c.tsv", on_error=lambda error: told.append(str(error))) == [Pair("好", "好")]
+    assert len(told) == 1
+    (tmp_path / "d.tsv").write_text("\n", encoding="utf-8")
+    for name, wanted in (("d.tsv", "has no pair"), ("e.tsv", "can't be read")):
+        with pytest.raises(CorpusError, match=wanted):
+            read_pairs(tmp_path / name)
+
+
+def test_from_a_run_to_a_decision_of_ones_own(
+    texts: list[str], index: caprag.Index, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """snap --explain, review, what a person corrected, train reranker, snap again."""
+    run = CliRunner()
+    index.save(tmp_path / "index")
+    given = ["--index", str(tmp_path / "index"), "--embedder", str(tiny_folder)]
+    pairs = misread(texts[:80], 6)
+    (tmp_path / "read.txt").write_text("".join(f"{pair.read}\n" for pair in pairs), encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    done = run.invoke(
+        app, ["snap", str(tmp_path / "read.txt"), *given, "--out", str(out), "--explain", "--risk", "0.01"]
+    )
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 80
+    snapped = next(row for row in rows if row["snapped"] and row["text"] != row["read"])
+    assert snapped["considered"][0] == snapped["text"]
+    assert set(snapped["shares"]) >= {"bias", "edits", "story"}
+    whole = out.read_bytes()
+    out.write_bytes(b"".join(whole.splitlines(keepends=True)[:70]) + b'{"line": 71, "te')
+    assert (
+        run.invoke(
+            app, ["snap", str(tmp_path / "read.txt"), *given, "--out", str(out), "--explain", "--risk", "0.01"]
+        ).exit_code
+        == 0
+    )
+    assert out.read_bytes() == whole
+    page = tmp_path / "page.html"
+    assert run.invoke(app, ["review", str(out), "--out", str(page)]).exit_code == 0
+    assert page.stat().st_size > 10_000
+    corrections = tmp_path / "corrections.jsonl"
+    corrections.write_text(
+        "".join(json.dumps({"key": "1", "read": p.read, "truth": p.truth}) + "\n" for p in pairs), encoding="utf-8"
+    )
+    made = run.invoke(app, ["train", "reranker", str(corrections), *given, "--out", str(tmp_path / "mine.json")])
+    assert made.exit_code == 0, made.output
+    assert "80 readings; snaps from a probability of" in made.output
+    assert Reranker.load(tmp_path / "mine.json").provenance["readings"] == 80
+    told = run.invoke(app, ["explain", pairs[0].read, "好", *given, "--reranker", str(tmp_path / "mine.json")])
+    assert told.exit_code == 0, told.output
+    assert "runner-up" in told.output
+    assert "snaps from" in told.output
+    for wrong, message in (
+        (["review", str(tmp_path / "nothing.jsonl")], "can't be read"),
+        (["train", "reranker", str(tmp_path / "no.tsv"), *given, "--out", "x.json"], "can't be read"),
+        (["snap", str(tmp_path / "read.txt"), *given, "--risk", "2"], "must lie between 0 and 1"),
+    ):
+        failed = run.invoke(app, wrong)
+        assert failed.exit_code != 0
+        assert message in failed.output + str(failed.exception)
