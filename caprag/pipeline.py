@@ -200,11 +200,12 @@ class Pipeline:
         FrameError
             Where a picture can't be read.
         """
-        return self._decide(self._found_in(frames, on_read))
+        return self._decide(self.found_in(frames, on_read=on_read))
 
-    def _found_in(
-        self, frames: Iterable[str | PathLike[str] | Image.Image], on_read: Callable[[int], object] | None
+    def found_in(
+        self, frames: Iterable[str | PathLike[str] | Image.Image], *, on_read: Callable[[int], object] | None = None
     ) -> Iterator[Found]:
+        """Read pictures, and find sentences for them, without a decision; see `stream`."""
         for batch in _batches(frames, self._batch_size):
             images = [open_frame(frame) if isinstance(frame, (str, PathLike)) else to_rgb(frame) for frame in batch]
             hypotheses = self.recognizer.recognize_batch(images, self._n_best)
@@ -240,9 +241,10 @@ class Pipeline:
         self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None
     ) -> Iterator[Caption]:
         """Snap readings as they come; see `stream` and `snap`. Up to 512 are searched together."""
-        return self._decide(self._found_for(readings, on_read))
+        return self._decide(self.found_for(readings, on_read=on_read))
 
-    def _found_for(self, readings: Iterable[str], on_read: Callable[[int], object] | None) -> Iterator[Found]:
+    def found_for(self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None) -> Iterator[Found]:
+        """Find sentences for readings, without a decision; see `snap_stream`."""
         for batch in _batches(readings, _AT_ONCE):
             hypotheses = [[Hypothesis(text)] for text in batch]
             hits = self.find(hypotheses)

@@ -20,7 +20,7 @@ FLOORS = {
 
 ROOMS_WITHIN = {
     "evaluation.baselines": 4, "evaluation.systems": 4, "evaluation.retrieval": 4, "evaluation.sweep": 4,
-    "evaluation.plots": 4,
+    "evaluation.plots": 4, "evaluation.ladder": 4,
 }  # fmt: skip
 
 OWNERS = {
@@ -51,7 +51,9 @@ OWNERS = {
         "evaluation.texts.bertscore", "recognition", "reranking.cross_encoder", "retrieval.embedder",
         "synthesis.dataset", "training",
     ),
-    "rapidfuzz": ("corpus", "evaluation", "glyphs", "recognition.parts", "reranking", "retrieval.ranking", "review", "training"),
+    "rapidfuzz": (
+        "corpus", "evaluation", "glyphs", "recognition.parts", "reranking", "retrieval.ranking", "review", "training",
+    ),
     "typer": ("cli",),
     "jinja2": ("training",),
     "huggingface_hub": ("training",),

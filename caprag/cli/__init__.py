@@ -19,6 +19,7 @@ from caprag.cli import (
     corpus,
     cross_encoder,
     evaluation,
+    evaluation_captions,
     evaluation_text,
     indexing,
     labelling,
@@ -95,6 +96,8 @@ for group, name, verb, example in (
     (poems_app, "pairs", poems.poems_pairs, "caprag poems pairs ccpm-train.jsonl --out train.jsonl"),
     (eval_app, "retrieval", evaluation.retrieval,
      "caprag eval retrieval --corpus corpus.txt --noise 0.05,0.2 --systems caprag,edit,bm25 --out results.json"),
+    (eval_app, "captions", evaluation_captions.captions,
+     "caprag eval captions episode.tsv --index indexes/drama --plot decisions.png"),
     (eval_app, "text", evaluation_text.text,
      "caprag eval text captions.jsonl references.jsonl --metrics bleu,rouge-l,cider,cer --json scores.json"),
 ):  # fmt: skip

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from caprag.errors import CapragError, require
+from caprag.evaluation.ladder import reliability
 from caprag.evaluation.ranking import Metric
 from caprag.evaluation.retrieval import Task
 from caprag.evaluation.sweep import Cell
@@ -213,3 +217,48 @@ def draw_sweep(
 def _curve(name: str, points: Sequence[tuple[float, float, float, float]]) -> Curve:
     x, y, low, high = (tuple(column) for column in zip(*points, strict=True))
     return Curve(name, x, y, low, high)
+
+
+def draw_decisions(answers: Sequence[tuple[str, npt.ArrayLike, npt.ArrayLike]], path: str | PathLike[str]) -> None:
+    """Draw how well answers know when they are right: a reliability diagram, and risk over coverage.
+
+    Parameters
+    ----------
+    answers
+        Name, confidence of each answer, whether it is right.
+    path
+        Picture to write, png.
+
+    Raises
+    ------
+    MissingDependencyError
+        Where matplotlib is not installed.
+    OSError
+        Where the file can't be written.
+    """
+    require("matplotlib", "plot")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+    for number, (name, confidence, good) in enumerate(answers):
+        colour = _COLOURS[number % len(_COLOURS)]
+        counts, stated, came = reliability(confidence, good)
+        some = counts > 0
+        left.scatter(stated[some], came[some], s=12 + 60 * counts[some] / counts.max(), color=colour, label=name)
+        order = np.argsort(-np.asarray(confidence, float), kind="stable")
+        wrong = np.cumsum(~np.asarray(good, bool)[order])
+        taken = np.arange(1, len(order) + 1)
+        right.plot(taken / len(order), wrong / taken, color=colour, label=name)
+    left.set(xlabel="stated confidence", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
+    right.set(xlabel="coverage: share of the surest answers", ylabel="risk: share of these that is wrong")
+    right.set_ylim(bottom=0)
+    left.legend(frameon=False)
+    for axes in (left, right):
+        axes.grid(visible=True, alpha=0.3)
+    drawn = io.BytesIO()
+    # No version in the file: the same figures, the same bytes.
+    figure.savefig(drawn, format="png", dpi=130, metadata={"Software": None})
+    with replacing(Path(path)) as stream:
+        stream.write(drawn.getvalue())
