@@ -161,6 +161,10 @@ class _Learner:
         )  # fmt: skip
         self._tokenizer = self.processor.tokenizer
         self._deviation = _deviation(store)
+        # Neighbours in length are mixed, in the same order each time.
+        mixed = np.random.default_rng(settings.seed).permutation(len(sentences))
+        lengths = np.array([len(sentences[i]) for i in mixed], np.int64)
+        self._by_length = mixed[np.argsort(lengths, kind="stable")].tolist()
 
     def batches(self) -> Iterator[Sequence[int] | None]:
         """Yield what is left of the lines' places a step; ``None`` for a step on text alone."""
@@ -226,8 +230,10 @@ class _Learner:
         What is badly seen is lost, lies between the character and one that looks alike, or is that one.
         """
         settings = self._settings
-        chosen = rng.integers(len(self._sentences), size=settings.batch_size)
-        ids = [self._ids(self._sentences[i])[:40] for i in chosen]
+        # Sentences of like lengths: what fills up the short ones costs as much as text.
+        size = min(settings.batch_size, len(self._sentences))
+        start = int(rng.integers(len(self._sentences) - size + 1))
+        ids = [self._ids(self._sentences[i])[:40] for i in self._by_length[start : start + size]]
         table = self.model.get_input_embeddings().weight.detach()
         prefixes = []
         for row in ids:
