@@ -176,6 +176,18 @@ def test_it_learns_and_goes_on_as_if_it_had_not_been_stopped(store: LineStore, b
         train_reader(store, base, tmp_path / "none", ReaderOptions(text_steps=1))
 
 
+def test_half_precision_is_for_products_alone(store: LineStore, base: Path, tmp_path: Path) -> None:
+    """The losses are those of single precision within its digits; what is kept has single precision."""
+    losses = {}
+    for half in (False, True):
+        options = ReaderOptions(epochs=4, batch_size=8, learning_rate=1e-3, text_steps=2, checkpoint_steps=5, half=half)
+        losses[half] = train_reader(store, base, tmp_path / str(half), options, sentences=TEXTS)["loss"]
+    assert losses[True] == pytest.approx(losses[False], rel=0.03)
+    assert losses[True] != losses[False]
+    kept = torch.load(tmp_path / "True/checkpoint.pt", weights_only=True)["model"]
+    assert {value.dtype for value in kept.values() if value.is_floating_point()} == {torch.float32}
+
+
 def test_only_what_is_learnt_moves(store: LineStore, base: Path, tmp_path: Path) -> None:
     """Neck and embeddings stand still unless they have a rate; the neck's normalisations keep their statistics."""
     before = ReaderForConditionalGeneration.from_pretrained(base).state_dict()
