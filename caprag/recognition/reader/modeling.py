@@ -1,9 +1,10 @@
 """The shipped reader: a vision tower, a neck, and a small causal language model that reads on after the picture.
 
-In LLaVA's way the picture's features stand before the text as if they were tokens: those steps alone that show a
-character, which are about as many as the text has. They begin in the space of the characters' embeddings: a step that
-the tower took for a character lies near that character, so that reading is at first copying. Knows features and token
-ids, no files and no pictures. Plain transformers loads and generates with it once this package is imported.
+In LLaVA's way the picture's features stand before the text as if they were tokens: one for each character that the
+steps seem to show. They begin in the space of the characters' embeddings: a step that the tower took for a character
+lies near that character, so that reading is at first copying. Picture and text are numbered side by side, the first
+character of one as the first of the other, so that what is to be copied is always one place ahead. Knows features and
+token ids, no files and no pictures. Plain transformers loads and generates with it once this package is imported.
 """
 
 from __future__ import annotations
@@ -101,11 +102,11 @@ class Projector(nn.Module):
         told: torch.Tensor = self.to_text(steps) * torch.sigmoid(-self.blank(steps)) + self.detail(steps)
         return told
 
-    def shown(self, steps: torch.Tensor) -> list[torch.Tensor]:
-        """Return the steps that show a character, (m, width) for each line of (n, steps, width); at least one."""
+    def shown(self, steps: torch.Tensor) -> torch.Tensor:
+        """Tell which of the steps, (n, steps, width), show a character, (n, steps); at least one of each line."""
         doubt = self.blank(steps).squeeze(-1)
-        wanted = (doubt < _EMPTY) | (doubt <= doubt.amin(1, keepdim=True))
-        return [line[keep] for line, keep in zip(steps, wanted, strict=True)]
+        wanted: torch.Tensor = (doubt < _EMPTY) | (doubt <= doubt.amin(1, keepdim=True))
+        return wanted
 
 
 class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin):  # type: ignore[misc]
@@ -133,6 +134,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         self.ctc_bias = nn.Parameter(torch.zeros(config.text_config.vocab_size))
         self.language_model = _hub.Qwen3ForCausalLM(config.text_config)
         self._tower: Tower | None = None
+        # How far the numbers of a text's places lie behind those that a cache counts, (lines, 1).
+        self.rope_deltas: torch.Tensor | None = None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -161,6 +164,28 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         table: Any = self.get_input_embeddings().weight
         return nn.functional.linear(self.projector.to_text(steps) * self.projector.scale, table, self.ctc_bias)
 
+    def tokens_of(self, steps: torch.Tensor) -> list[torch.Tensor]:
+        """Return the tokens of lines, (m, hidden) each, of the neck's steps, (n, steps, width).
+
+        A step that shows no character gives none; steps side by side that show the same one, by the characters' scores,
+        give one together, as in CTC.
+        """
+        shown = self.projector.shown(steps)
+        line, place = shown.nonzero(as_tuple=True)
+        chosen = steps[shown]
+        with torch.no_grad():
+            scores = self.ctc_logits(chosen)
+            scores[:, : self.config.blank_token_id + 1] = -math.inf
+            character = scores.argmax(1)
+            fresh = torch.ones_like(line, dtype=torch.bool)
+            fresh[1:] = (line[1:] != line[:-1]) | (place[1:] != place[:-1] + 1) | (character[1:] != character[:-1])
+            group = fresh.cumsum(0) - 1
+            count = torch.bincount(group)
+        sums = chosen.new_zeros(len(count), chosen.shape[1]).index_add(0, group, chosen)
+        tokens = self.projector(sums / count[:, None])
+        lengths = torch.bincount(line[fresh], minlength=len(steps)).tolist()
+        return list(tokens.split(lengths))
+
     def picture_features(self, pixel_values: torch.Tensor, pixel_widths: torch.Tensor) -> list[torch.Tensor]:
         """Run the tower: a tensor of (width / 8, 384) for each of the lines, cut to their widths in pixels."""
         if self._tower is None:
@@ -181,8 +206,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         prefixes: list[Any] = [None] * len(features)
         for places in by_length.values():
             steps = self.steps(torch.stack([features[place] for place in places]))
-            for place, shown in zip(places, self.projector.shown(steps), strict=True):
-                prefixes[place] = self.projector(shown)
+            for place, tokens in zip(places, self.tokens_of(steps), strict=True):
+                prefixes[place] = tokens
         return prefixes
 
     def look(
@@ -245,6 +270,25 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         filled: torch.Tensor = embeddings.masked_scatter(image.unsqueeze(-1), prefix[places].to(embeddings.dtype))
         return filled
 
+    def _places(self, input_ids: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
+        """Return the numbers of places, (n, length): the picture's from 1, the text's from 0, which is its start's."""
+        known = 0 if cache is None else int(cache.get_seq_length())
+        if not known:
+            valid = torch.ones_like(input_ids) if mask is None else mask[:, -input_ids.shape[1] :]
+            image = (input_ids == self.config.image_token_id) & (valid > 0)
+            text = (valid > 0) & ~image
+            self.rope_deltas = -image.sum(1, keepdim=True)
+            return torch.where(image, image.cumsum(1), (text.cumsum(1) - 1).clamp(min=0))
+        length = input_ids.shape[1]
+        counted = torch.full((len(input_ids), 1), known + length, device=input_ids.device)
+        if mask is not None and mask.dim() == 2 and mask.shape[1] == known + length:
+            counted = mask.sum(1, keepdim=True)
+        deltas = torch.zeros_like(counted) if self.rope_deltas is None else self.rope_deltas
+        if len(deltas) not in (1, len(counted)):
+            # A beam's paths stand side by side.
+            deltas = deltas.repeat_interleave(len(counted) // len(deltas), 0)
+        return counted + deltas - length + torch.arange(length, device=input_ids.device)
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -291,7 +335,13 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
                     short=False,
                 )  # fmt: skip
                 input_ids, attention_mask, prefix = seen["input_ids"], seen["attention_mask"], seen["prefix"]
-            if input_ids is None or prefix is None:
+            if input_ids is None:
+                raise ValueError("there is no text to go on from: input_ids are wanted")
+            if attention_mask is None and past_key_values is None:
+                # Without a mask the text would be taken for a sequence of its own, since its places begin anew.
+                attention_mask = torch.ones_like(input_ids)
+            position_ids = self._places(input_ids, attention_mask, past_key_values)
+            if prefix is None:
                 inputs_embeds = self.get_input_embeddings()(input_ids)
             else:
                 inputs_embeds = self._embeddings(input_ids, prefix)

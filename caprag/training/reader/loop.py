@@ -28,8 +28,8 @@ from caprag.training.reader.stores import LineStore, batches
 
 _ALIKE = 16
 """Characters that one may be taken for, where pictures are made up."""
-_TWICE, _LOST = 0.15, 0.4
-"""Shares of characters that two steps show, and, of the badly seen ones, that none does."""
+_TWICE, _LOST = 0.04, 0.4
+"""Shares of characters that two tokens show, and, of the badly seen ones, that none does."""
 _SPREAD = 0.5
 """Length of the noise in lengths of an embedding."""
 
@@ -188,7 +188,7 @@ class _Learner:
         features = self._spoilt(features, rng)
         ids = [self._ids(self._store.texts[row]) for row in rows]
         steps = self.model.steps(features)
-        loss = self._reading_loss([self.model.projector(shown) for shown in self.model.projector.shown(steps)], ids)
+        loss = self._reading_loss(self.model.tokens_of(steps), ids)
         if self._settings.ctc_weight:
             loss = loss + self._settings.ctc_weight * ctc_loss(self.model, steps, ids)
         return loss
@@ -219,7 +219,11 @@ class _Learner:
         for row, prefix in enumerate(prefixes):
             mask[row, : longest - len(prefix)] = 0
         embedded = torch.cat([filled, self.model.get_input_embeddings()(said)], 1)
-        found = self.model.language_model.model(inputs_embeds=embedded, attention_mask=mask, use_cache=False)
+        # The picture's places are numbered from 1, the text's from 0, as the model does.
+        places = torch.cat([mask[:, :longest].cumsum(1), torch.arange(length).expand(len(ids), -1)], 1)
+        found = self.model.language_model.model(
+            inputs_embeds=embedded, attention_mask=mask, position_ids=places, use_cache=False
+        )
         told = wanted != -100
         logits = self.model.language_model.lm_head(found.last_hidden_state[:, longest:][told])
         return functional.cross_entropy(logits.float(), wanted[told])
