@@ -47,7 +47,7 @@ class Pipeline:
     in_order
         Whether captions given together follow each other as they do in the programme. Then what stands before and
         behind is listened to; a corpus that is a script makes nearly sure what a badly read line was, and captions of a
-        programme that the corpus lacks are left alone. Costs nothing where the order means nothing.
+        programme that the corpus lacks are hardly ever touched.
     risk
         Share of captions that may be harmed (right as read, wrong as answered) where the corpus lacks them, in (0, 1);
         ``None`` takes what the reranker was fitted for. See `Reranker.at_risk`.
@@ -200,6 +200,8 @@ class Pipeline:
         FrameError
             Where a picture can't be read.
         """
+        if isinstance(frames, (str, PathLike)):
+            raise TypeError(f"frames is one path, {frames!r}; a list or another source of pictures is wanted")
         return self._decide(self.found_in(frames, on_read=on_read))
 
     def found_in(
@@ -235,17 +237,21 @@ class Pipeline:
         if isinstance(readings, str):
             raise TypeError(f"readings is the string {readings[:20]!r}; a list of readings is wanted")
         with tqdm(total=len(readings), desc="snap", unit=" lines", disable=not progress) as bar:
-            return list(self.snap_stream(readings, on_read=bar.update))
+            return list(self._decide(self.found_for(readings, on_read=bar.update, at_once=_AT_ONCE)))
 
     def snap_stream(
         self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None
     ) -> Iterator[Caption]:
-        """Snap readings as they come; see `stream` and `snap`. Up to 512 are searched together."""
+        """Snap readings as they come, 32 at a time; see `stream` and `snap`."""
+        if isinstance(readings, str):
+            raise TypeError(f"readings is the string {readings[:20]!r}; a list or another source of readings is wanted")
         return self._decide(self.found_for(readings, on_read=on_read))
 
-    def found_for(self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None) -> Iterator[Found]:
-        """Find sentences for readings, without a decision; see `snap_stream`."""
-        for batch in _batches(readings, _AT_ONCE):
+    def found_for(
+        self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None, at_once: int = 32
+    ) -> Iterator[Found]:
+        """Find sentences for readings, `at_once` together, without a decision; see `snap_stream`."""
+        for batch in _batches(readings, at_once):
             hypotheses = [[Hypothesis(text)] for text in batch]
             hits = self.find(hypotheses)
             places = self._places(hits)
@@ -256,8 +262,12 @@ class Pipeline:
 
     def heard_from(self, position: int) -> int:
         """Return from which caption on an episode must be given again, for those from `position` on to be the same."""
-        listens = self.index is not None and self._in_order and self.reranker.order is not None
-        return chooser.heard_from(position) if listens else position
+        return chooser.heard_from(position) if self.listens else position
+
+    @property
+    def listens(self) -> bool:
+        """Whether captions hear those before and behind them."""
+        return self.index is not None and self._in_order and self.reranker.order is not None
 
     def find(self, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[Hit]]:
         """Find sentences by every hypothesis of a picture.

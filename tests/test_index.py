@@ -392,3 +392,15 @@ def test_real_subtitles_are_found_by_what_ocr_read(data: Path, tiny_embedder: Se
             assert hits[0].edit == 1.0 or row.max() < 1.0
         else:
             assert hits == []
+
+
+def test_places_of_sentences(tiny_embedder: SentenceEmbedder) -> None:
+    """Its own place first, then where else the text stands; a sentence of no file stands at its id."""
+    first = [Sentence("妳在開玩笑嗎", "甲.srt", 3), Sentence("不會持續太久的", "甲.srt", 4)]
+    index = Index.build([*first, Sentence("妳在開玩笑嗎", "乙.srt", 9)], tiny_embedder)
+    (third,) = index.add(["現在終於實現了"])
+    expected = {0: [("甲.srt", 3), ("乙.srt", 9)], 1: [("甲.srt", 4)], third: [("", third)]}
+    assert index.places_of([third, 0, 1, 0, 99]) == expected
+    assert index.places_of([]) == {}
+    index.remove([0])
+    assert index.places_of([0, 1]) == {1: [("甲.srt", 4)]}

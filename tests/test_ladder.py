@@ -122,6 +122,22 @@ def test_every_rung_is_what_plain_counting_says(texts: list[str], index: caprag.
             )  # fmt: skip
 
 
+def test_pictures_are_answered_as_they_are_read() -> None:
+    """With the corpus as it is, the ladder's answers are the pipeline's, whatever each hypothesis finds."""
+    root = Path(__file__).resolve().parent.parent / "indexes/demo"
+    pipeline = caprag.Pipeline.load(root)
+    frames = sorted((root / "frames").glob("*.jpg"))
+    assert pipeline.index is not None
+    found = list(pipeline.found_in(frames))
+    assert max(len(one.hits) for one in found) > 10
+    (ladder,) = evaluate_captions(
+        found, ["好"] * len(frames), pipeline.reranker, [], frequency=pipeline.index.frequency, conditions=["known"],
+        peers=False, samples=10,
+    )  # fmt: skip
+    read = pipeline.read_batch(frames)
+    assert [(c.text, c.hit and c.hit.id) for c in ladder.captions] == [(c.text, c.hit and c.hit.id) for c in read]
+
+
 def test_the_command(texts: list[str], index: caprag.Index, tmp_path: Path, tiny_folder: Path) -> None:
     index.save(tmp_path / "index")
     given = ["--index", str(tmp_path / "index"), "--embedder", str(tiny_folder), "--samples", "20"]
@@ -154,7 +170,7 @@ def test_the_command(texts: list[str], index: caprag.Index, tmp_path: Path, tiny
     assert "corpus as it is (" in seen.output
     for wrong, message in (
         (["eval", "captions", str(frames), *given], "name a file with --truth"),
-        (["eval", "captions", str(tmp_path / "pairs.tsv"), *given, "--conditions", "x"], "condition is 'x'"),
+        (["eval", "captions", str(tmp_path / "pairs.tsv"), *given, "--conditions", "x"], "--conditions is 'x'"),
     ):
         failed = run.invoke(app, wrong)
         assert failed.exit_code == 2

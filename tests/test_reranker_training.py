@@ -126,7 +126,9 @@ def test_from_a_run_to_a_decision_of_ones_own(
     )
     made = run.invoke(app, ["train", "reranker", str(corrections), *given, "--out", str(tmp_path / "mine.json")])
     assert made.exit_code == 0, made.output
-    assert "80 readings; snaps from a probability of" in made.output
+    assert "80 readings" in made.output
+    assert "a line in order snaps from a probability of" in made.output
+    assert "so few lines can vouch for a risk of 0.012" in made.output
     assert Reranker.load(tmp_path / "mine.json").provenance["readings"] == 80
     told = run.invoke(app, ["explain", pairs[0].read, "好", *given, "--reranker", str(tmp_path / "mine.json")])
     assert told.exit_code == 0, told.output
@@ -140,3 +142,34 @@ def test_from_a_run_to_a_decision_of_ones_own(
         failed = run.invoke(app, wrong)
         assert failed.exit_code != 0
         assert message in failed.output + str(failed.exception)
+
+
+def test_a_run_that_goes_on_reads_no_more_than_it_must(
+    texts: list[str], index: caprag.Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing where all is done; from two blocks before where something is missing; broken pictures have no place."""
+    from PIL import Image
+
+    from caprag.cli.options import Complaints
+    from caprag.cli.reading import _again, _without_broken
+
+    listening, alone = caprag.Pipeline(index), caprag.Pipeline(index, in_order=False)
+    items = list(range(200))
+    assert _again(items, lambda _: True, listening) == []
+    assert _again(items, lambda item: item < 150, listening) == items[64:]
+    assert _again(items, lambda item: item != 0, listening) == items
+    assert _again(items, lambda item: item < 150, alone) == items[150:]
+    paths = []
+    for number in range(6):
+        paths.append(tmp_path / f"{number}.png")
+        if number in (1, 5):
+            paths[-1].write_bytes(b"no picture")
+        else:
+            Image.new("RGB", (8, 8)).save(paths[-1])
+    complaints = Complaints()
+    done = {paths[0], paths[3]}
+    kept = _without_broken(paths, done.__contains__, complaints)
+    # The first broken one was met before, the last is still to come.
+    assert kept == [path for path in paths if path != paths[1]]
+    assert complaints.count == 1
+    assert "1.png" in capsys.readouterr().err

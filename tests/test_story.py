@@ -170,6 +170,46 @@ def test_what_begins_later_is_decided_as_in_the_whole() -> None:
     assert chosen(rows[BLOCK:])[2 * BLOCK :] == chosen(rows)[3 * BLOCK :]
 
 
+def test_a_caption_in_many_frames_is_one_caption() -> None:
+    """Frames that read alike count once, and what any of them found counts for all."""
+    rows = script(3 * BLOCK, 4)
+    once, often = Chooser(LISTENING, 20_000), Chooser(LISTENING, 20_000)
+    single = [*(one for n, row in enumerate(rows) for one in once.push(f"句{n}", *row)), *once.finish()]
+    frames = []
+    for number, (found, places) in enumerate(rows):
+        # The right sentence is found for the last of its frames alone.
+        for part in ([found[0]], found):
+            frames += often.push(f"句{number}", part, places)
+    frames += often.finish()
+    assert len(frames) == 2 * len(rows)
+    middle = range(BLOCK, 2 * BLOCK - 8)
+    for number in middle:
+        one, last = single[number], frames[2 * number + 1]
+        assert one is not None
+        assert last is not None
+        assert last.candidate.hit.id == one.candidate.hit.id == number
+
+
+def test_a_sentence_that_stands_nowhere_is_decided_by_itself() -> None:
+    chooser = Chooser(LISTENING, 20_000)
+    rows = script(2 * BLOCK, 5)
+    pushed = [one for n, (found, _) in enumerate(rows) for one in chooser.push(str(n), found, {})]
+    chosen = [*pushed, *chooser.finish()]
+    assert [one and one.story for one in chosen] == [None] * len(rows)
+    read = (Hypothesis("句"),)
+    by_line = [LISTENING.decide(read, found) for found, _ in rows]
+    in_order = list(LISTENING.decide_in_order(((read, found, {}) for found, _ in rows), 20_000))
+    assert [caption.text for caption in in_order] == [caption.text for caption in by_line]
+
+
+def test_a_text_that_stands_everywhere_costs_little() -> None:
+    everywhere = [("f", line) for line in range(20_000)]
+    chooser = Chooser(LISTENING, 20_000)
+    for number in range(3 * BLOCK):
+        chooser.push(str(number), [candidate(1, 0.0)], {1: everywhere})
+    assert len(chooser.finish()) < 3 * BLOCK
+
+
 def test_without_order_there_is_no_chooser() -> None:
     with pytest.raises(ValueError, match="knows no order; fit it on episodes"):
         Chooser(Reranker(LINE, 0.9), 10)

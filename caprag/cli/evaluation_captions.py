@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from caprag.cli.options import (
     finish,
     hidden,
     open_embedder,
+    read_truths,
     refuse,
     say,
 )
@@ -43,7 +44,8 @@ def captions(
     ] = None,
     recognizer: Annotated[str, typer.Option(help="What reads pictures; see caprag read.")] = "rapidocr",
     conditions: Annotated[
-        str, typer.Option(help="known unknown mixed: the corpus has the captions' sentences, lacks them, has half.")
+        str,
+        typer.Option(help="known, unknown, mixed: the corpus has their sentences, lacks them, has half; by commas."),
     ] = "known,unknown,mixed",
     n_best: Annotated[int, typer.Option(min=1, help="Hypotheses a picture.")] = 5,
     line_by_line: Annotated[
@@ -64,14 +66,16 @@ def captions(
     CER counts letters and digits, with its 95 % interval over lines. "Best" rungs choose by the truth: what a perfect
     decision could reach. Harm is the share of all lines that were right as read and are wrong as answered.
     """
-    from caprag.evaluation.ladder import evaluate_captions
+    from caprag.evaluation.ladder import CONDITIONS, evaluate_captions
     from caprag.pipeline import Pipeline
 
     chosen = [name.strip() for name in conditions.split(",") if name.strip()]
+    if not chosen or not set(chosen) <= set(CONDITIONS):
+        refuse(f"--conditions is {conditions!r}; wanted are some of {','.join(CONDITIONS)}")
     complaints = Complaints()
     try:
         pipeline = Pipeline.load(
-            index, recognizer=recognizer, embedder=open_embedder(embedder), reranker=reranker, n_best=n_best, k=20,
+            index, recognizer=recognizer, embedder=open_embedder(embedder), reranker=reranker, n_best=n_best,
             risk=risk,
         )  # fmt: skip
         if data.is_dir() or truth is not None:
@@ -112,32 +116,26 @@ def _of_pictures(
 
     if truth is None:
         refuse("pictures want their truth: name a file with --truth")
-    known = _truths(truth)
-    paths = [path for path in list_frames([folder]) if path.name in known or str(path) in known or path.stem in known]
-    images, truths = [], []
-    for path in paths:
-        try:
-            images.append(open_frame(path))
-            truths.append(known.get(path.name, known.get(str(path), known.get(path.stem, ""))))
-        except FrameError as error:
-            complaints(error)
-    with tqdm(total=len(images), desc="read", unit=" frames", disable=hidden(quiet)) as bar:
-        return list(pipeline.found_in(images, on_read=bar.update)), truths
+    known = read_truths(truth)
+    paths = list_frames([folder])
+    names = [next((name for name in (path.name, str(path), path.stem) if name in known), None) for path in paths]
+    wanted = [(path, known[name]) for path, name in zip(paths, names, strict=True) if name is not None]
+    if len(wanted) < len(paths):
+        say(f"{len(paths) - len(wanted)} of {len(paths)} pictures have no truth in {truth}, and are left out")
+    truths: list[str] = []
 
+    def images() -> Iterator[Any]:
+        for path, text in wanted:
+            try:
+                image = open_frame(path)
+            except FrameError as error:
+                complaints(error)
+                continue
+            truths.append(text)
+            yield image
 
-def _truths(path: Path) -> dict[str, str]:
-    from caprag.evaluation.texts.reading import read_texts
-
-    if path.suffix.lower() in (".csv", ".jsonl", ".json"):
-        return {name: texts[0] for name, texts in read_texts(path).items()}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CapragError(f"{path}: can't be read ({error}); name a file of name, tab, caption in UTF-8") from error
-    rows = [line.rstrip("\r").split("\t") for line in lines if line.strip()]
-    if any(len(row) < 2 for row in rows):
-        raise CapragError(f"{path}: has a line without a tab; wanted are name, tab, caption")
-    return {Path(row[0]).name: row[1] for row in rows}
+    with tqdm(total=len(wanted), desc="read", unit=" frames", disable=hidden(quiet)) as bar:
+        return list(pipeline.found_in(images(), on_read=bar.update)), truths
 
 
 def _show(ladder: Ladder, count: int) -> None:

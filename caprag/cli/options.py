@@ -25,7 +25,11 @@ EmbedderName = Annotated[
 ]
 RerankerFile = Annotated[Path | None, typer.Option("--reranker", help="File of a reranker, if not the shipped one.")]
 Risk = Annotated[
-    float | None, typer.Option(help="Share of right readings that may be harmed, e.g. 0.002. [default: the reranker's]")
+    float | None,
+    typer.Option(
+        help="Share of captions, of those the corpus lacks, that may be right as read and wrong as answered, such as "
+        "0.002. [default: the reranker's]"
+    ),
 ]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Add the sentences weighed and what spoke for the best (.jsonl).")
@@ -78,6 +82,31 @@ def open_embedder(name: str | None) -> SentenceEmbedder | None:  # type: ignore[
     from caprag.retrieval import load_embedder
 
     return None if name is None else load_embedder(name)
+
+
+def read_truths(path: Path, key: str | None = None, column: str | None = None) -> dict[str, str]:
+    """Read what pictures or lines say: csv, jsonl and json by id and text; else name, tab, text, or a line each.
+
+    Raises
+    ------
+    CapragError
+        Where the file can't be read, or only some of its lines have a tab.
+    """
+    from caprag.evaluation.texts.reading import read_texts
+
+    if path.suffix.lower() in (".csv", ".jsonl", ".json") or key is not None or column is not None:
+        return {name: texts[0] for name, texts in read_texts(path, key=key, column=column).items()}
+    try:
+        lines = [line.rstrip("\r") for line in path.read_text(encoding="utf-8-sig").split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CapragError(f"{path}: can't be read ({error}); name a file of name, tab, text in UTF-8") from error
+    tabs = [line.count("\t") for line in lines if line.strip()]
+    if not any(tabs):
+        return {str(number): line for number, line in enumerate(lines, 1) if line.strip()}
+    if 0 in tabs:
+        raise CapragError(f"{path}, line {tabs.index(0) + 1}: has no tab; wanted are name, tab, text")
+    rows = [line.split("\t") for line in lines if line.strip()]
+    return {row[0]: row[1] for row in rows}
 
 
 def finish(failures: int, what: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -34,6 +34,8 @@ from caprag.results import CSV_COLUMNS, TEXT_COLUMNS, ResultFile, caption_row, e
 if TYPE_CHECKING:
     from caprag.pipeline import Pipeline
     from caprag.types import Caption
+
+Item = TypeVar("Item")
 
 
 def read(
@@ -105,6 +107,8 @@ def read(
         "stop": stop or None, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
+    if explain and (id_text or (out is not None and out.suffix.lower() == ".csv")):
+        refuse("--explain adds to JSON lines; name a file that ends in .jsonl with --out")
     draws = {"temperature": temperature, "top_p": top_p, "seed": seed}
     draws = {name: value for name, value in draws.items() if value is not None}
     if draws and not sample:
@@ -145,9 +149,8 @@ def read(
             refuse(str(error))
         if keep_to is not None:
             _keep_to(reader, pipeline.index, keep_to, 1.0 if bonus is None else bonus, (max_new_tokens or 64) - 1)
-        # Those before the first that is missing have a say in what it is.
-        first = next((place for place, path in enumerate(paths) if names[path] not in results.done), len(paths))
-        again = paths[pipeline.heard_from(first) :] if pipeline.heard_from(first) < first else waiting
+        paths = _without_broken(paths, lambda path: names[path] in results.done, complaints)
+        again = _again(paths, lambda path: names[path] in results.done, pipeline)
         opened: deque[Path] = deque()
         with tqdm(total=len(again), desc="read", unit=" frames", disable=hidden(quiet)) as bar:
             pictures = _opened(again, opened, complaints, bar)
@@ -156,6 +159,34 @@ def read(
                 if names[path] not in results.done:
                     results.write({key: names[path], **caption_row(caption), **_explained(pipeline, caption, explain)})
     finish(complaints.count, "pictures")
+
+
+def _again(items: Sequence[Item], done: Callable[[Item], bool], pipeline: Pipeline) -> Sequence[Item]:
+    """Return what has to be read: what is missing, and what has a say in it."""
+    missing = [place for place, item in enumerate(items) if not done(item)]
+    if not missing or not pipeline.listens:
+        return [items[place] for place in missing]
+    return items[pipeline.heard_from(missing[0]) :]
+
+
+def _without_broken(paths: Sequence[Path], done: Callable[[Path], bool], complaints: Complaints) -> list[Path]:
+    """Leave out pictures that an earlier run went past, where they still can't be opened.
+
+    They have no place among the captions, and nothing need be read again for them.
+    """
+    from caprag.recognition import open_frame
+
+    last = max((place for place, path in enumerate(paths) if done(path)), default=-1)
+    kept = []
+    for place, path in enumerate(paths):
+        if place < last and not done(path):
+            try:
+                open_frame(path)
+            except FrameError as error:
+                complaints(error)
+                continue
+        kept.append(path)
+    return kept
 
 
 def _explained(pipeline: Pipeline, caption: Caption, wanted: bool) -> dict[str, object]:
@@ -241,6 +272,8 @@ def snap(
 
     from caprag.pipeline import Pipeline
 
+    if explain and out is not None and out.suffix.lower() == ".csv":
+        refuse("--explain adds to JSON lines; name a file that ends in .jsonl with --out")
     rows, failures = _readings(readings, column, encoding)
     with ResultFile(out, "line") as results:
         for number, text in rows:
@@ -253,8 +286,7 @@ def snap(
             pipeline = Pipeline.load(index, embedder=open_embedder(embedder), reranker=reranker, risk=risk)
         except ValueError as error:
             refuse(str(error))
-        first = next((place for place, (n, _) in enumerate(rows) if str(n) not in results.done), len(rows))
-        again = rows[pipeline.heard_from(first) :] if pipeline.heard_from(first) < first else waiting
+        again = _again(rows, lambda row: str(row[0]) in results.done, pipeline)
         with tqdm(total=len(again), desc="snap", unit=" lines", disable=hidden(quiet)) as bar:
             for (number, _), caption in zip(
                 again, pipeline.snap_stream([text for _, text in again], on_read=bar.update), strict=True

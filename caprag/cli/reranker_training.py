@@ -21,7 +21,7 @@ def train_reranker(
     base: Annotated[
         Path | None, typer.Option(help="File of the reranker to start from, if not the shipped one.")
     ] = None,
-    risk: Annotated[float, typer.Option(help="Share of right readings that may be harmed.")] = 0.002,
+    risk: Annotated[float, typer.Option(help="Share of lines the corpus lacks that may be harmed.")] = 0.002,
     embedder: EmbedderName = None,
     quiet: Quiet = False,
 ) -> None:
@@ -29,7 +29,7 @@ def train_reranker(
 
     Each reading is looked up with its sentence in the corpus, and with the episode's sentences taken out. Fewer than
     4,000 readings move the shipped decision as a whole; more fit all of its weights. What the page of caprag review
-    saves can be given as it is.
+    saves can be given as it is, best with many lines that were right too. Readings are taken as texts.
     """
     from caprag.reranking import Reranker
     from caprag.retrieval import Index
@@ -47,10 +47,14 @@ def train_reranker(
         reranker.save(out)
     except OSError as error:
         raise CapragError(f"{out}: can't be written ({error.strerror}); choose another file") from error
-    line = reranker.line
-    harmed = sum(chance >= line.threshold for chance in line.harmful)
-    say(
-        f"{out}: {sum(map(len, episodes))} readings; snaps from a probability of {line.threshold:.3f} on, which would "
-        f"have harmed {harmed} of {line.lines} lines that the corpus lacks"
-    )
+    say(f"{out}: {sum(map(len, episodes))} readings")
+    decisions = {"by itself": reranker.line} | ({} if reranker.order is None else {"in order": reranker.order.decision})
+    for name, decision in decisions.items():
+        harmed = sum(chance >= decision.threshold for chance in decision.harmful)
+        say(
+            f"a line {name} snaps from a probability of {decision.threshold:.3f} on, which would have harmed {harmed} "
+            f"of {decision.lines} lines that the corpus lacks"
+        )
+    if (least := 1 / (reranker.line.lines + 1)) > risk:
+        say(f"so few lines can vouch for a risk of {least:.3f}, not for {risk}")
     finish(complaints.count, "lines")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caprag.cli.options import EmbedderName, IndexFolder, RerankerFile, refuse, say
+from caprag.cli.options import EmbedderName, IndexFolder, RerankerFile, read_truths, refuse, say
 from caprag.errors import CapragError
 
 _SHOWN = 12
@@ -20,7 +20,8 @@ def review(
         Path | None, typer.Option(help="Folder that the names of pictures begin at; the working folder if not given.")
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(help="What the pictures say: csv, tsv, jsonl; or txt, a line each.")
+        Path | None,
+        typer.Option(help="What they say: name, tab, text; csv, jsonl with id and text; or a line each."),
     ] = None,
     key: Annotated[str | None, typer.Option("--id", help="Column or key of the id in --truth. [default: id]")] = None,
     column: Annotated[str | None, typer.Option(help="Column or key of the text in --truth. [default: text]")] = None,
@@ -32,11 +33,9 @@ def review(
     One HTML file for a browser, used with the mouse or the keyboard alone. Captions are marked right, or typed anew;
     "Save corrections" writes them as JSON lines (key, read, truth) that caprag train reranker learns from.
     """
-    from caprag.evaluation.texts.reading import read_texts
     from caprag.review import read_results, write_page
 
-    known = {} if truth is None else read_texts(truth, key=key, column=column)
-    truths = {name: texts[0] for name, texts in known.items()}
+    truths = {} if truth is None else read_truths(truth, key, column)
     rows = read_results(results, pictures=pictures, truths=truths)
     if not rows:
         refuse(f"{results}: has no result")
@@ -67,7 +66,7 @@ def explain(
         index, recognizer=recognizer, embedder=open_embedder(embedder), reranker=reranker, in_order=False
     )
     for given in readings:
-        caption = pipeline.read(given) if Path(given).is_file() else pipeline.snap([given])[0]
+        caption = pipeline.read(given) if _is_file(given) else pipeline.snap([given])[0]
         typer.echo(f"{given}")
         for hypothesis in caption.hypotheses:
             typer.echo(f"  read       {hypothesis.text}  ({hypothesis.logprob:.2f} nats)")
@@ -79,3 +78,10 @@ def explain(
         for name, share in list(pipeline.reranker.shares(caption.evidence).items())[:_SHOWN]:
             value = f" = {caption.evidence[name]:.2f}" if name in caption.evidence else ""
             typer.echo(f"  {share:+8.2f}   {name}{value}  {FEATURES.get(name, '')}")
+
+
+def _is_file(given: str) -> bool:
+    try:
+        return Path(given).is_file()
+    except OSError:  # too long for a name
+        return False

@@ -1,8 +1,9 @@
 """How far each step takes captions: read, found, answered; and what answering does to lines that were right.
 
 The same captions are answered with the corpus as it is, with their own sentences taken out of what is found, and with
-half of them taken out. Beside each answer stands what always taking the nearest sentence gives, and taking it within
-the threshold that is best in hindsight.
+half of them taken out (how often pairs of characters occur is asked of the whole corpus all the same). Beside each
+answer stands what always taking the nearest sentence gives, and taking it within the threshold that is best in
+hindsight.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Ladder:
 
 def evaluate_captions(
     found: Sequence[Found], truths: Sequence[str], reranker: Reranker, corpus: Sequence[str], *,
-    frequency: Callable[[str], int], conditions: Sequence[Condition] = CONDITIONS, k: int = 10, in_order: bool = True,
+    frequency: Callable[[str], int], conditions: Sequence[Condition] = CONDITIONS, in_order: bool = True,
     peers: bool = True, samples: int = 1000, seed: int = 0,
 ) -> list[Ladder]:  # fmt: skip
     """Answer captions under several conditions, and measure each step.
@@ -82,7 +83,7 @@ def evaluate_captions(
     Parameters
     ----------
     found
-        What is known of each caption, in order; give 2 `k` hits each, so that `k` are left where some are taken out.
+        What is known of each caption, in order.
     truths
         What they say.
     reranker
@@ -93,8 +94,6 @@ def evaluate_captions(
         See `Reranker.rerank_batch`.
     conditions
         Which, in the order of the result.
-    k
-        Hits weighed for a caption, >= 1.
     in_order
         Whether the captions follow each other.
     peers
@@ -122,16 +121,16 @@ def evaluate_captions(
     gone: dict[Condition, set[str]] = {"known": set(), "unknown": set(own), "mixed": set(half)}
     decision = reranker if in_order else replace(reranker, order=None)
     return [
-        _ladder(found, truths, decision, condition, gone[condition], frequency, len(corpus), k, near, samples, seed)
+        _ladder(found, truths, decision, condition, gone[condition], frequency, len(corpus), near, samples, seed)
         for condition in conditions
     ]
 
 
 def _ladder(
     found: Sequence[Found], truths: Sequence[str], reranker: Reranker, condition: Condition, gone: set[str],
-    frequency: Callable[[str], int], sentences: int, k: int, near: _Nearest | None, samples: int, seed: int,
+    frequency: Callable[[str], int], sentences: int, near: _Nearest | None, samples: int, seed: int,
 ) -> Ladder:  # fmt: skip
-    left = [_without(one, gone, k) for one in found]
+    left = [_without(one, gone) for one in found]
     captions = list(reranker.rerank_in_order(left, frequency, max(1, sentences)))
     first = [one.hypotheses[0].text for one in found]
     best = [_nearest_to(truth, [h.text for h in one.hypotheses]) for one, truth in zip(left, truths, strict=True)]
@@ -159,8 +158,8 @@ def _ladder(
     )  # fmt: skip
 
 
-def _without(one: Found, gone: set[str], k: int) -> Found:
-    kept = [place for place, hit in enumerate(one.hits) if countable(hit.text) not in gone][:k]
+def _without(one: Found, gone: set[str]) -> Found:
+    kept = [place for place, hit in enumerate(one.hits) if countable(hit.text) not in gone]
     margins = None if one.margins is None else [one.margins[place] for place in kept]
     return Found(one.hypotheses, [one.hits[place] for place in kept], one.places, margins)
 

@@ -25,6 +25,9 @@ BLOCK, BEFORE, BEHIND = 32, 2, 1
 FEWEST = 12
 """Captions from which on their order is listened to."""
 
+_PLACES = 32
+"""Of a sentence that stands in many files, so many are thought of: what is said everywhere tells no story."""
+
 _SUREST = 8.0
 """Log odds that a sentence by itself has at most, before its neighbours are heard."""
 
@@ -52,11 +55,12 @@ class Chosen:
     candidate
         The sentence.
     story
-        Its log odds by the captions before and behind, in nats, in [-12, 12]; 0 where there is no word of them.
+        Its log odds by the captions before and behind, in nats, in [-12, 12]; ``None`` where there is no word of them,
+        since it stands in no file or there are too few captions.
     """
 
     candidate: Candidate
-    story: float
+    story: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ class Chooser:
         odds = [self._log_odds(candidate) for candidate in candidates]
         evidence: dict[Place, float] = {}
         for candidate, value in zip(candidates, odds, strict=True):
-            for place in places.get(candidate.hit.id, ()):
+            for place in places.get(candidate.hit.id, ())[:_PLACES]:
                 # Odds among all sentences of the corpus; one place's are so many times as great.
                 evidence[place] = max(evidence.get(place, -math.inf), value + math.log(self._sentences))
         self._captions.append(_Caption(match_form(reading), candidates, odds, places, evidence))
@@ -147,9 +151,12 @@ class Chooser:
             not place or not caption.reading or caption.reading != window[place - 1].reading
             for place, caption in enumerate(window)
         ]
-        shown = [caption.evidence for caption, new in zip(window, fresh, strict=True) if new]
-        said = neighbours_say(shown, self._sentences, self._model)
         numbers = list(itertools.accumulate(fresh))
+        shown: list[dict[Place, float]] = [{} for _ in range(numbers[-1])]
+        for caption, number in zip(window, numbers, strict=True):
+            for place, value in caption.evidence.items():
+                shown[number - 1][place] = max(shown[number - 1].get(place, -math.inf), value)
+        said = neighbours_say(shown, self._sentences, self._model)
         decided = range(begin - first, begin - first + count)
         return [_best(window[place], said[numbers[place] - 1]) for place in decided]
 
@@ -167,8 +174,8 @@ def _best(caption: _Caption, told: Mapping[Place, float]) -> Chosen | None:
     if not caption.candidates:
         return None
     story = [
-        max((told.get(place, 0.0) for place in caption.places.get(candidate.hit.id, ())), default=0.0)
+        max((told[place] for place in caption.places.get(candidate.hit.id, ()) if place in told), default=None)
         for candidate in caption.candidates
     ]
-    best = max(range(len(story)), key=lambda i: (caption.candidates[i].exact, caption.odds[i] + story[i], -i))
+    best = max(range(len(story)), key=lambda i: (caption.candidates[i].exact, caption.odds[i] + (story[i] or 0.0), -i))
     return Chosen(caption.candidates[best], story[best])

@@ -140,9 +140,10 @@ class Episode:
         chosen = [one for several in (*pushed, chooser.finish()) for one in several]
         examples = []
         for reading, one, truth in zip(self.readings, chosen, self.truths, strict=True):
-            candidate = one.candidate if one is not None else None
+            heard = one if one is not None and one.story is not None else None
+            candidate = heard.candidate if heard is not None else None
             example = Example.of(reading, candidate, truth, known=self.known, group=self.group)
-            examples.append(replace(example, features=reranker.among(one)) if one is not None else example)
+            examples.append(replace(example, features=reranker.among(heard)) if heard is not None else example)
         return examples
 
 
@@ -197,13 +198,39 @@ def fit_reranker(
     alone = Reranker(line, exact=(sum(exact) + 1) / (len(exact) + 2), provenance=dict(provenance or {}))
     if not episodes:
         return alone
+    whole, _ = _listening(alone, episodes, penalty, seed)
+    groups = sorted({episode.group for episode in episodes})
+    judged: list[tuple[Example, Decision]] = []
+    for group in groups:
+        inside = [episode for episode in episodes if episode.group == group]
+        hearing = whole
+        if len(groups) > 1:
+            # All that was fitted, the line and the story too, without the group that it is counted on.
+            others = [example for example in examples if example.group != group]
+            fitted = replace(alone, line=_fit_weights(others, FEATURES, penalty)) if _shows_all(others) else alone
+            rest = [episode for episode in episodes if episode.group != group]
+            hearing, told = _listening(fitted, rest, penalty, seed)
+            hearing = hearing if _shows_all(told) else whole
+        by = hearing.order.decision if hearing.order is not None else line
+        judged += [(example, by) for episode in inside for example in episode.examples(hearing)]
+    if whole.order is None:
+        return alone
+    return replace(whole, order=replace(whole.order, decision=counted(whole.order.decision, judged, risk)))
+
+
+def _listening(
+    alone: Reranker, episodes: Sequence[Episode], penalty: float, seed: int
+) -> tuple[Reranker, list[Example]]:
+    """Fit how stories go on, and what the neighbours' word weighs; also return what that was fitted on."""
     model = fit_story([episode.way() for episode in episodes])
     # To hear the neighbours no weights are needed.
     deaf = Decision(dict.fromkeys(IN_ORDER, 0.0), dict.fromkeys(IN_ORDER, 0.0), 0.0, 0.0)
     hearing = replace(alone, order=InOrder(model, deaf))
     shuffled = [episode.shuffled(seed + number) for number, episode in enumerate(episodes)]
     told = [example for episode in (*episodes, *shuffled) for example in episode.examples(hearing)]
-    return replace(alone, order=InOrder(model, _fit_decision(told, IN_ORDER, penalty, risk)))
+    if not _shows_all(told):
+        return hearing, told
+    return replace(alone, order=InOrder(model, _fit_weights(told, IN_ORDER, penalty))), told
 
 
 def _fit_decision(examples: Sequence[Example], names: Collection[str], penalty: float, risk: float) -> Decision:
@@ -218,7 +245,7 @@ def _fit_decision(examples: Sequence[Example], names: Collection[str], penalty: 
     for group in sorted(set(groups)):
         inside = [example for example, one in zip(examples, groups, strict=True) if one == group]
         others = [example for example, one in zip(examples, groups, strict=True) if one != group]
-        fitted = _fit_weights(others, names, penalty) if _cases(others) == set(_CLASSES) else decision
+        fitted = _fit_weights(others, names, penalty) if _shows_all(others) else decision
         judged += [(example, fitted) for example in inside]
     return counted(decision, judged, risk)
 
@@ -247,6 +274,10 @@ def counted(decision: Decision, judged: Sequence[tuple[Example, Decision]], risk
     harmful = tuple(sorted((chance for chance in chances if chance >= 0.5), reverse=True))
     lines = len(unknown)
     return replace(decision, lines=lines, harmful=harmful).at_risk(max(risk, 1 / (lines + 1)))
+
+
+def _shows_all(examples: Sequence[Example]) -> bool:
+    return _cases(examples) == set(_CLASSES)
 
 
 def _cases(examples: Sequence[Example]) -> set[str]:

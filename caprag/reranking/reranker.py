@@ -71,8 +71,8 @@ class Decision:
         Parameters
         ----------
         risk
-            Expected share of lines that were right as read and are wrong as answered, where the corpus lacks them, in
-            (0, 1).
+            Expected share of lines, of those that the corpus lacks, that were right as read and are wrong as answered,
+            in (0, 1).
 
         Raises
         ------
@@ -294,7 +294,7 @@ class Reranker:
         """
         glyphs = GlyphTable.load()
         described = (
-            (tuple(one.hypotheses), candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins), one.places)
+            (_checked(one), candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins), one.places)
             for one in found
         )
         yield from self.decide_in_order(described, sentences)
@@ -330,7 +330,7 @@ class Reranker:
             yield self._decide_among(*waiting.popleft(), chosen if chooser.listens else None)
 
     def _decide_among(self, read: tuple[Hypothesis, ...], found: Sequence[Candidate], chosen: Chosen | None) -> Caption:
-        if chosen is None or self.order is None:
+        if chosen is None or chosen.story is None or self.order is None:
             return self.decide(read, found)
         evidence = {**chosen.candidate.features, "story": chosen.story}
         others = [candidate for candidate in found if candidate is not chosen.candidate]
@@ -338,6 +338,8 @@ class Reranker:
 
     def among(self, chosen: Chosen) -> dict[str, float]:
         """Return what speaks for a sentence among its neighbours: name to value, in the order of `IN_ORDER`."""
+        if chosen.story is None:
+            raise ValueError("there is no word of the neighbours; decide by the line")
         snap, keep = (max(min(value, MOST), -MOST) for value in self.line.log_odds(chosen.candidate.features))
         return {"snap": snap, "keep": keep, "story": chosen.story}
 
@@ -391,6 +393,12 @@ class Reranker:
             }
             told["story"] = by_story * evidence["story"]
         return dict(sorted(told.items(), key=lambda item: (-abs(item[1]), item[0])))
+
+
+def _checked(found: Found) -> tuple[Hypothesis, ...]:
+    if not found.hypotheses:
+        raise ValueError("a picture has no hypothesis; an empty text is one too")
+    return tuple(found.hypotheses)
 
 
 def _decision(stored: Mapping[str, Any]) -> Decision:

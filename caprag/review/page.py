@@ -8,6 +8,7 @@ result rows, not how they came about.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -137,7 +138,9 @@ def write_page(rows: Sequence[ReviewRow], path: Path, *, title: str = "caprag", 
     """
     data = [_shown(row, path.parent, embed=embed) for row in rows]
     # Nothing in a text may end the script.
-    content = json.dumps({"title": title, "rows": data}, ensure_ascii=False).replace("<", "\\u003c")
+    # What was corrected is kept by the browser for this run alone.
+    same = hashlib.sha256(json.dumps([[row.key, row.read, row.text] for row in rows]).encode()).hexdigest()[:16]
+    content = json.dumps({"title": title, "id": same, "rows": data}, ensure_ascii=False).replace("<", "\\u003c")
     page = _PAGE.read_text(encoding="utf-8").replace("/*DATA*/null", content)
     with replacing(path) as stream:
         stream.write(page.encode("utf-8", "replace"))

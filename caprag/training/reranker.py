@@ -2,7 +2,9 @@
 
 Each file of pairs is an episode in its order. It is looked up twice: with the corpus as it is, and with the episode's
 own sentences taken out of what is found, since a decision that never saw a sentence missing would snap always. Few
-lines move the shipped decision as a whole, and leave what its features mean to each other; many fit all weights.
+lines move the shipped decision as a whole, and leave what its features mean to each other; many fit all weights. Pairs
+are texts: what a picture says has the weight that it had before. (How often pairs of characters occur is asked of the
+whole corpus all the same.)
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ def read_pairs(path: str | PathLike[str], *, on_error: Callable[[CapragError], N
 def _pair(line: str, as_json: bool) -> Pair:
     if as_json:
         found = json.loads(line)
-        return Pair(str(found["read"]), str(found["truth"]))
+        if not isinstance(found["read"], str) or not isinstance(found["truth"], str):
+            raise TypeError("read and truth must be texts")
+        return Pair(found["read"], found["truth"])
     read, tab, truth = line.partition("\t")
     if not tab or "\t" in truth:
         raise ValueError(f"{line.count(chr(9))} tabs")
@@ -135,19 +139,24 @@ def train_reranker(
     start = base or Reranker.load()
     described: list[Episode] = []
     with progress_bar(sum(map(len, episodes)), "look up", " readings", show=progress) as bar:
-        for pairs in episodes:
-            described += _episodes(pairs, index, k)
+        for number, pairs in enumerate(episodes):
+            described += _episodes(pairs, index, k, str(number))
             bar.update(len(pairs))
     examples = [example for episode in described for example in episode.line_examples()]
+    if len(episodes) == 1:
+        # A reading with its sentence and without it are judged together.
+        count = len(episodes[0])
+        examples = [replace(example, group=str(place % count % 5)) for place, example in enumerate(examples)]
     if not examples:
         raise ValueError("there are no readings; give at least one episode")
     about = {"readings": sum(map(len, episodes)), "episodes": len(episodes), "corpus_sentences": len(index)}
     if about["readings"] >= ENOUGH:
-        return fit_reranker(examples, episodes=described, risk=risk, provenance=about)
+        fitted = fit_reranker(examples, episodes=described, risk=risk, provenance=about)
+        return replace(fitted, line=_with_unseen(fitted.line, start.line, examples))
     return _moved(start, examples, described, risk, {**about, "base": dict(start.provenance)})
 
 
-def _episodes(pairs: Sequence[Pair], index: Index, k: int) -> Iterator[Episode]:
+def _episodes(pairs: Sequence[Pair], index: Index, k: int, group: str) -> Iterator[Episode]:
     """Describe an episode as it is found, and as if the corpus lacked its sentences."""
     glyphs = GlyphTable.load()
     readings = [Hypothesis(pair.read) for pair in pairs]
@@ -159,8 +168,19 @@ def _episodes(pairs: Sequence[Pair], index: Index, k: int) -> Iterator[Episode]:
         yield Episode(
             readings, truths,
             [candidates(r, row, index.frequency, glyphs) for r, row in zip(readings, hits, strict=True)],
-            [index.places_of(hit.id for hit in row) for row in hits], len(index), known,
+            [index.places_of(hit.id for hit in row) for row in hits], len(index), known, group,
         )  # fmt: skip
+
+
+def _with_unseen(fitted: Decision, start: Decision, examples: Sequence[Example]) -> Decision:
+    """Keep the weights of features that never varied: those of pictures."""
+    rows = [example.features for example in examples if example.features is not None]
+    unseen = {name for name in start.snap if len({features[name] for features in rows}) < 2}
+    snap, keep = (
+        {name: (old if name in unseen else new)[name] for name in old}
+        for old, new in ((start.snap, fitted.snap), (start.keep, fitted.keep))
+    )
+    return replace(fitted, snap=snap, keep=keep)
 
 
 def _moved(
