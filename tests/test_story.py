@@ -202,6 +202,17 @@ def test_a_sentence_that_stands_nowhere_is_decided_by_itself() -> None:
     assert [caption.text for caption in in_order] == [caption.text for caption in by_line]
 
 
+def test_no_neighbour_is_heard_against_a_reading_that_is_much_likelier() -> None:
+    """As with two sentences in one caption: the place is right, and the sentence is not all that is said."""
+    answers = []
+    for edits in (4.0, 6.0):
+        rows = [([candidate(n, edits if n == 20 else 0.0)], {n: [("s", n)]}) for n in range(40)]
+        described = (((Hypothesis(f"讀{n}"),), found, places) for n, (found, places) in enumerate(rows))
+        answers.append(list(LISTENING.decide_in_order(described, 20_000))[20])
+    assert (answers[0].text, answers[1].text) == ("句20", "讀20")
+    assert answers[0].evidence["story"] > 5
+
+
 def test_a_text_that_stands_everywhere_costs_little() -> None:
     everywhere = [("f", line) for line in range(20_000)]
     chooser = Chooser(LISTENING, 20_000)

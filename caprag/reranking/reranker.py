@@ -27,6 +27,11 @@ _SHIPPED = Path(__file__).with_name("reranker.json")
 FORMAT = 2
 
 
+_VETO = 4.0
+"""Nats by which the reading may be likelier than the sentence by the caption alone; beyond them no neighbour is heard.
+The scripts that were fitted on have each caption as one sentence: they can't teach what two in one look like."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Weights of the three cases, and when to snap.
@@ -334,6 +339,9 @@ class Reranker:
             return self.decide(read, found)
         evidence = {**chosen.candidate.features, "story": chosen.story}
         others = [candidate for candidate in found if candidate is not chosen.candidate]
+        snap, keep = self.line.log_odds(chosen.candidate.features)
+        if keep - snap > _VETO and not chosen.candidate.exact:
+            return self.decide(read, [chosen.candidate, *others])
         return self._answer(read, [chosen.candidate, *others], self.order.decision, self.among(chosen), evidence)
 
     def among(self, chosen: Chosen) -> dict[str, float]:
