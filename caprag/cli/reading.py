@@ -107,8 +107,7 @@ def read(
         "stop": stop or None, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
-    if explain and (id_text or (out is not None and out.suffix.lower() == ".csv")):
-        refuse("--explain adds to JSON lines; name a file that ends in .jsonl with --out")
+    _refuse_explained_table(out, explain)
     draws = {"temperature": temperature, "top_p": top_p, "seed": seed}
     draws = {name: value for name, value in draws.items() if value is not None}
     if draws and not sample:
@@ -187,6 +186,11 @@ def _without_broken(paths: Sequence[Path], done: Callable[[Path], bool], complai
                 continue
         kept.append(path)
     return kept
+
+
+def _refuse_explained_table(out: Path | None, wanted: bool) -> None:
+    if wanted and out is not None and out.suffix.lower() == ".csv":
+        refuse("--explain adds to JSON lines; name a file that ends in .jsonl with --out")
 
 
 def _explained(pipeline: Pipeline, caption: Caption, wanted: bool) -> dict[str, object]:
@@ -272,8 +276,7 @@ def snap(
 
     from caprag.pipeline import Pipeline
 
-    if explain and out is not None and out.suffix.lower() == ".csv":
-        refuse("--explain adds to JSON lines; name a file that ends in .jsonl with --out")
+    _refuse_explained_table(out, explain)
     rows, failures = _readings(readings, column, encoding)
     with ResultFile(out, "line") as results:
         for number, text in rows:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from caprag.evaluation.ranking import Metric
 from caprag.evaluation.retrieval import Task
 from caprag.evaluation.sweep import Cell
 from caprag.paths import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by most colour-blind readers; the markers tell them apart in print.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -124,11 +128,7 @@ def draw_curves(
         figure.suptitle(title, fontsize=11)
     handles = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend([handles[name] for name in names], names, loc="outside right center", frameon=False, fontsize=9)
-    drawn = io.BytesIO()
-    # No version in the file: the same figures, the same bytes.
-    figure.savefig(drawn, format="png", dpi=130, metadata={"Software": None})
-    with replacing(path) as stream:
-        stream.write(drawn.getvalue())
+    _write(figure, Path(path))
 
 
 def draw_sweep(
@@ -257,8 +257,12 @@ def draw_decisions(answers: Sequence[tuple[str, npt.ArrayLike, npt.ArrayLike]], 
     left.legend(frameon=False)
     for axes in (left, right):
         axes.grid(visible=True, alpha=0.3)
+    _write(figure, Path(path))
+
+
+def _write(figure: Figure, path: Path) -> None:
     drawn = io.BytesIO()
     # No version in the file: the same figures, the same bytes.
     figure.savefig(drawn, format="png", dpi=130, metadata={"Software": None})
-    with replacing(Path(path)) as stream:
+    with replacing(path) as stream:
         stream.write(drawn.getvalue())
