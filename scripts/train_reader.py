@@ -15,6 +15,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,7 @@ from caprag.training.reader import (
     ReaderSize,
     TuningOptions,
     make_features,
+    make_maps,
     make_pixels,
     new_reader,
     train_reader,
@@ -38,10 +40,13 @@ from caprag.training.reader import (
 from caprag.training.reader.features import SHARD
 from caprag.training.reader.initial import load_recognizer_weights
 from caprag.training.reader.loop import evaluate_features, fit_blank
+from caprag.training.reader.varied import vary
 from caprag.training.split import split_sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_CHARACTERS = 30
+VARIED = 0.5
+"""Sentences that come again with marks, names and figures, as a share of all."""
 TRADITIONAL = 0.6
 """Share of the lines in Simplified characters that are learnt in Traditional ones."""
 MOST_BYTES = 16_000_000
@@ -70,31 +75,35 @@ def main() -> None:
         pixels[name] = make_pixels(
             lines, count, work / f"pixels-{name}", about=digest.hexdigest(), workers=arguments.workers, progress=True
         )
+    few = -(-(arguments.described or arguments.lines) // SHARD)
+    pixels["train"] = LineStore(pixels["train"].paths[:few])
+    maps = {
+        name: make_maps(store, work / f"maps-{name}", workers=arguments.workers, progress=True)
+        for name, store in pixels.items()
+    }
     if not (work / "new").exists():
         size = ReaderSize(hidden=arguments.hidden, layers=arguments.layers)
         new_reader(work / "new.part", characters(train), size, seed=arguments.seed)
         (work / "new.part").rename(work / "new")
     tuning = TuningOptions(steps=arguments.tower_steps, half=arguments.half, seed=arguments.seed)
-    if arguments.tuned is None:
+    base = arguments.tuned or work / "new"
+    tuned: dict[str, Any] = {"step": 0, "steps": 0, "seconds": 0.0}
+    if arguments.tower_steps:
         tuned = tune_tower(
-            pixels["train"], work / "new", work / "tuned", tuning, held_out=pixels["held_out"].first(SAMPLE),
+            maps["train"], base, work / "tuned", tuning, held_out=maps["held_out"].first(SAMPLE),
             seconds=arguments.seconds, progress=True,
         )  # fmt: skip
-    else:
-        tuned = {"step": 0, "steps": 0, "seconds": 0.0}
-        if not (work / "tuned").exists():
-            shutil.copytree(arguments.tuned, work / "tuned")
+    elif not (work / "tuned").exists():
+        shutil.copytree(base, work / "tuned")
     print(tuned, flush=True)
     if tuned["step"] < tuned["steps"]:
         print("not done; the same command goes on", flush=True)
         return
-    few = -(-(arguments.described or arguments.lines) // SHARD)
-    pixels["train"] = LineStore(pixels["train"].paths[:few])
     stores = {
         name: make_features(
             store, work / f"features-{name}", reader=work / "tuned", workers=arguments.workers, progress=True
         )
-        for name, store in pixels.items()
+        for name, store in maps.items()
     }
     if not (work / "begun").exists():
         model = ReaderForConditionalGeneration.from_pretrained(work / "tuned", dtype=torch.float32)
@@ -124,8 +133,15 @@ def sentences(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Return what is learnt and what is held out: by whole documents, some Simplified ones made Traditional."""
     read = [s for s in caprag.read_corpus(arguments.text) if 1 < len(s.text) <= MOST_CHARACTERS and "\n" not in s.text]
     split = split_sentences(read, seed=arguments.seed)
-    learnt, kept = ([read[i].text for i in places] for places in (split.train, (*split.dev, *split.test)))
-    return turned(learnt), turned(kept)
+    parts = ([read[i].text for i in places] for places in (split.train, (*split.dev, *split.test)))
+    # A character that the reader can't write is not to be learnt as one that is unknown.
+    if arguments.tuned is None:
+        known = {c for c in load_recognizer_weights().characters if len(c) == 1}
+    else:
+        known = set(ReaderProcessor.from_pretrained(arguments.tuned).tokenizer.get_vocab())
+    learnt, kept = ([text for text in turned(part) if known.issuperset(text)] for part in parts)
+    learnt, kept = (vary(part, VARIED, longest=MOST_CHARACTERS, seed=arguments.seed) for part in (learnt, kept))
+    return [text for text in learnt if known.issuperset(text)], [text for text in kept if known.issuperset(text)]
 
 
 def turned(texts: list[str]) -> list[str]:

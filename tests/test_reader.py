@@ -41,9 +41,15 @@ def tower() -> Tower:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new reader: a language model that knows nothing on a neck that knows its characters."""
+    """A new reader: a language model and a pointer that know nothing on a neck that knows its characters."""
     made = tmp_path_factory.mktemp("reader") / "new"
     new_reader(made, LETTERS, ReaderSize(hidden=128, layers=1, heads=4, key_value_heads=2, intermediate=64), seed=1)
+    model = ReaderForConditionalGeneration.from_pretrained(made)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for part in (model.pointer.query.weight, model.pointer.gate.weight, model.pointer.end, model.pointer.end_key):
+            part.normal_(std=0.2)
+    model.save_pretrained(made)
     return made
 
 

@@ -25,15 +25,16 @@ from caprag.training.reader import (
     ReaderSize,
     TuningOptions,
     make_features,
+    make_maps,
     make_pixels,
     new_reader,
     train_reader,
     tune_tower,
 )
 from caprag.training.reader.features import picture_of
+from caprag.training.reader.last_stage import LastStage
 from caprag.training.reader.loop import evaluate_features, fit_blank
 from caprag.training.reader.stores import batches
-from caprag.training.reader.tuning import LastStage
 
 TEXTS = ("ABBA", "CAB", "BEAD", "FACE", "DEAF", "CAFE")
 """Letters that the drawn font has."""
@@ -54,8 +55,13 @@ def pixels(font: Path, tmp_path_factory: pytest.TempPathFactory) -> LineStore:
 
 
 @pytest.fixture(scope="module")
-def store(pixels: LineStore, tmp_path_factory: pytest.TempPathFactory) -> LineStore:
-    return make_features(pixels, tmp_path_factory.mktemp("f"))
+def maps(pixels: LineStore, tmp_path_factory: pytest.TempPathFactory) -> LineStore:
+    return make_maps(pixels, tmp_path_factory.mktemp("m"))
+
+
+@pytest.fixture(scope="module")
+def store(maps: LineStore, tmp_path_factory: pytest.TempPathFactory) -> LineStore:
+    return make_features(maps, tmp_path_factory.mktemp("f"))
 
 
 @pytest.fixture(scope="module")
@@ -84,21 +90,23 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_pixels_and_features_are_those_of_the_lines_and_resume(font: Path, tmp_path: Path) -> None:
     source = functools.partial(lines_of, font, 6, 2)
     drawn = make_pixels(source, 6, tmp_path / "p", about="six")
-    made = make_features(drawn, tmp_path / "f")
+    made = make_features(make_maps(drawn, tmp_path / "m"), tmp_path / "f")
     lines = [line for number in range(6) for line in source().make(number)]
     assert drawn.texts == made.texts == [line.text for line in lines]
     for place, line in enumerate(lines):
         np.testing.assert_array_equal(picture_of(drawn[place]), line_bytes(line.image))
         found = Tower(1).features([line_pixels(line.image)])[0]
         np.testing.assert_allclose(made[place], found, atol=2e-2, rtol=1e-3)
-    before = contents(tmp_path / "p"), contents(tmp_path / "f")
-    again = make_features(make_pixels(source, 6, tmp_path / "p", about="six"), tmp_path / "f")
+    before = [contents(tmp_path / name) for name in "pmf"]
+    again = make_features(
+        make_maps(make_pixels(source, 6, tmp_path / "p", about="six"), tmp_path / "m"), tmp_path / "f"
+    )
     assert again.texts == made.texts
-    assert before == (contents(tmp_path / "p"), contents(tmp_path / "f"))
+    assert before == [contents(tmp_path / name) for name in "pmf"]
     with pytest.raises(ValueError, match="other lines"):
         make_pixels(source, 6, tmp_path / "p", about="others")
     with pytest.raises(ValueError, match="other lines"):
-        make_features(make_pixels(source, 6, tmp_path / "q", about="others"), tmp_path / "f")
+        make_maps(make_pixels(source, 6, tmp_path / "q", about="others"), tmp_path / "m")
     assert made.first(2).texts == made.texts[:2]
 
 
@@ -118,12 +126,12 @@ def test_the_last_stage_is_the_networks_own_with_and_without_changes(pixels: Lin
 
 
 def test_a_tuned_tower_reads_better_and_goes_on_as_if_it_had_not_been_stopped(
-    pixels: LineStore, base: Path, tmp_path: Path
+    pixels: LineStore, maps: LineStore, base: Path, tmp_path: Path
 ) -> None:
     options = TuningOptions(rank=4, steps=12, batch_size=8, learning_rate=5e-3, warmup_steps=2, checkpoint_steps=100)
-    whole = tune_tower(pixels, base, tmp_path / "whole", options, held_out=pixels)
-    assert tune_tower(pixels, base, tmp_path / "parts", options, seconds=0.0)["step"] < options.steps
-    ended = tune_tower(pixels, base, tmp_path / "parts", options, held_out=pixels)
+    whole = tune_tower(maps, base, tmp_path / "whole", options, held_out=maps)
+    assert tune_tower(maps, base, tmp_path / "parts", options, seconds=0.0)["step"] < options.steps
+    ended = tune_tower(maps, base, tmp_path / "parts", options, held_out=maps)
     assert ended["cer"] == pytest.approx(whole["cer"], abs=1e-9)
     log = [json.loads(row) for row in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] > 0
@@ -132,16 +140,16 @@ def test_a_tuned_tower_reads_better_and_goes_on_as_if_it_had_not_been_stopped(
     for name, value in one.state_dict().items():
         torch.testing.assert_close(value, two.state_dict()[name], atol=1e-5, rtol=1e-4)
     # What is read from pictures goes through the changes, as what is learnt from features does.
-    found = make_features(pixels, tmp_path / "features", reader=tmp_path / "whole")
+    found = make_features(maps, tmp_path / "features", reader=tmp_path / "whole")
     image = Image.fromarray(picture_of(pixels[0]))
     inputs = ReaderProcessor.from_pretrained(tmp_path / "whole")(images=[image])
     seen = one.picture_features(inputs["pixel_values"], inputs["pixel_widths"])[0]
     np.testing.assert_allclose(seen.numpy(), found[0], atol=2e-2, rtol=1e-3)
-    assert np.abs(seen.numpy() - make_features(pixels, tmp_path / "plain")[0]).max() > 0.05
+    assert np.abs(seen.numpy() - make_features(maps, tmp_path / "plain")[0]).max() > 0.05
     with pytest.raises(ModelError, match="other lines or options"):
-        tune_tower(pixels, base, tmp_path / "parts", TuningOptions(rank=4, seed=3))
+        tune_tower(maps, base, tmp_path / "parts", TuningOptions(rank=4, seed=3))
     with pytest.raises(ValueError, match="rank"):
-        tune_tower(pixels, tmp_path / "whole", tmp_path / "more", TuningOptions(rank=8))
+        tune_tower(maps, tmp_path / "whole", tmp_path / "more", TuningOptions(rank=8))
 
 
 def test_a_batch_has_one_width_and_each_line_comes_once() -> None:
@@ -198,9 +206,9 @@ def test_only_what_is_learnt_moves(store: LineStore, base: Path, tmp_path: Path)
         return {name for name, value in before.items() if not torch.equal(value, after[name])}
 
     alone, all_moved = moved("alone"), moved("all", neck_rate=1e-4, embedding_rate=1e-4, ctc_weight=0.3)
-    assert alone == {name for name in alone if name.startswith(("language_model.model.layers", "projector.detail"))} | {
-        "language_model.model.norm.weight"
-    }
+    assert alone == {
+        name for name in alone if name.startswith(("language_model.model.layers", "projector.detail", "pointer."))
+    } | {"language_model.model.norm.weight"}
     assert not {name for name in all_moved if "running" in name or name.startswith("projector.blank")}
     for part in ("neck.svtr_block", "projector.to_text", "language_model.model.embed_tokens", "ctc_bias"):
         assert any(name.startswith(part) for name in all_moved), part

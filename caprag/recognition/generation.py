@@ -93,7 +93,7 @@ class Prefix:
     cache: Any = None
     logits: Any = None
     encoded: torch.Tensor | None = None
-    state: tuple[tuple[torch.nn.Module, torch.Tensor], ...] = ()
+    state: tuple[tuple[torch.nn.Module, str, torch.Tensor], ...] = ()
     resumes: bool = False
 
 
@@ -276,8 +276,11 @@ class SequenceModel:
         made = self._generate(inputs, count, settings)
         if not isinstance(made.past_key_values, _hub.Cache):
             raise NotImplementedError(f"{type(self._model).__name__} gives no cache")
-        found = [(module, getattr(module, "rope_deltas", None)) for module in self._model.modules()]
-        state = tuple((module, value.clone()) for module, value in found if isinstance(value, torch.Tensor))
+        found = [
+            (module, name, getattr(module, name, None))
+            for module in self._model.modules() for name in getattr(module, "kept_beside_cache", ("rope_deltas",))
+        ]  # fmt: skip
+        state = tuple((module, name, value.clone()) for module, name, value in found if isinstance(value, torch.Tensor))
         return Prefix(inputs, count, made.past_key_values, made.logits[0], state=state)
 
     def _go_on(self, prefix: Prefix, settings: Mapping[str, Any], *, copies: int = 1, **tools: Any) -> Any:
@@ -447,10 +450,10 @@ def _along_text(value: torch.Tensor, length: int) -> bool:
     return value.dim() > 1 and not value.is_floating_point() and value.shape[1] == length
 
 
-def _restore(state: Sequence[tuple[torch.nn.Module, torch.Tensor]], place: int | None = None) -> None:
+def _restore(state: Sequence[tuple[torch.nn.Module, str, torch.Tensor]], place: int | None = None) -> None:
     """Put back what the model kept beside the cache, of all pictures or of one."""
-    for module, value in state:
-        setattr(module, "rope_deltas", value if place is None else value[place : place + 1])  # noqa: B010
+    for module, name, value in state:
+        setattr(module, name, value if place is None else value[place : place + 1])
 
 
 def _select(cache: Any, rows: torch.Tensor, padding: int) -> Any:

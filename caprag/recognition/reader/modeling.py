@@ -3,8 +3,9 @@
 In LLaVA's way the picture's features stand before the text as if they were tokens: one for each character that the
 steps seem to show. They begin in the space of the characters' embeddings: a step that the tower took for a character
 lies near that character, so that reading is at first copying. Picture and text are numbered side by side, the first
-character of one as the first of the other, so that what is to be copied is always one place ahead. Knows features and
-token ids, no files and no pictures. Plain transformers loads and generates with it once this package is imported.
+character of one as the first of the other, so that what is to be copied is always one place ahead. What CTC says of
+the place that a pointer finds is added to the language model's scores. Knows features and token ids, no files and no
+pictures. Plain transformers loads and generates with it once this package is imported.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import transformers
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from caprag.recognition.reader.pointer import Picture, Pointer
 from caprag.recognition.reader.tower import POINTWISE, STRIDE, Tower
 
 _hub: Any = transformers  # its annotations differ from version to version
@@ -123,6 +125,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
     input_modalities = ("image", "text")
     _tied_weights_keys = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}  # noqa: RUF012
     _supports_sdpa = True
+    kept_beside_cache = ("rope_deltas", "picture_keys", "picture_values", "picture_numbers")
+    """What belongs to a cache and is not in it: rows of tensors, as the cache has them."""
 
     def __init__(self, config: ReaderConfig) -> None:
         super().__init__(config)
@@ -133,10 +137,21 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         self.projector = Projector(config.neck_config.hidden_size, config.text_config.hidden_size)
         self.ctc_bias = nn.Parameter(torch.zeros(config.text_config.vocab_size))
         self.language_model = _hub.Qwen3ForCausalLM(config.text_config)
+        self.pointer = Pointer(config.text_config.hidden_size)
         self._tower: Tower | None = None
         # How far the numbers of a text's places lie behind those that a cache counts, (lines, 1).
         self.rope_deltas: torch.Tensor | None = None
+        # What the pointer points to in the pictures of a cache.
+        self.picture_keys: torch.Tensor | None = None
+        self.picture_values: torch.Tensor | None = None
+        self.picture_numbers: torch.Tensor | None = None
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Pointer):
+            module.reset()
+        else:
+            super()._init_weights(module)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the characters' embeddings."""
@@ -165,10 +180,10 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         return nn.functional.linear(self.projector.to_text(steps) * self.projector.scale, table, self.ctc_bias)
 
     def tokens_of(self, steps: torch.Tensor) -> list[torch.Tensor]:
-        """Return the tokens of lines, (m, hidden) each, of the neck's steps, (n, steps, width).
+        """Return what the tokens of lines are made of, (m, width) each, from the neck's steps, (n, steps, width).
 
         A step that shows no character gives none; steps side by side that show the same one, by the characters' scores,
-        give one together, as in CTC.
+        give their mean, as in CTC.
         """
         shown = self.projector.shown(steps)
         line, place = shown.nonzero(as_tuple=True)
@@ -182,9 +197,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
             group = fresh.cumsum(0) - 1
             count = torch.bincount(group)
         sums = chosen.new_zeros(len(count), chosen.shape[1]).index_add(0, group, chosen)
-        tokens = self.projector(sums / count[:, None])
         lengths = torch.bincount(line[fresh], minlength=len(steps)).tolist()
-        return list(tokens.split(lengths))
+        return list(torch.split(sums / count[:, None], lengths))
 
     def picture_features(self, pixel_values: torch.Tensor, pixel_widths: torch.Tensor) -> list[torch.Tensor]:
         """Run the tower: a tensor of (width / 8, 384) for each of the lines, cut to their widths in pixels."""
@@ -199,7 +213,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         return [tensors[place - 1] for place in np.cumsum(fresh).tolist()]
 
     def prefixes(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the tokens of lines, (m, hidden) each, of the tower's features, (steps, 384) each."""
+        """Return what the tokens of lines are made of, (m, width) each, from the tower's (steps, 384) each."""
         by_length: dict[int, list[int]] = {}
         for place, found in enumerate(features):
             by_length.setdefault(len(found), []).append(place)
@@ -232,7 +246,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         -------
         dict
             ``input_ids`` and ``attention_mask`` with as many places as tokens are wanted, at the places' end, and
-            ``prefix``: (n, tokens, hidden), filled up on the left.
+            ``prefix``, what they are made of: (n, tokens, width), filled up on the left.
 
         Raises
         ------
@@ -266,8 +280,44 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         """Put the tokens of lines where the ids have places for them."""
         embeddings = self.get_input_embeddings()(input_ids)
         image = input_ids == self.config.image_token_id
-        places = torch.arange(prefix.shape[1], device=prefix.device) >= prefix.shape[1] - image.sum(1, keepdim=True)
-        filled: torch.Tensor = embeddings.masked_scatter(image.unsqueeze(-1), prefix[places].to(embeddings.dtype))
+        tokens = self.projector(prefix[self._shown(image, prefix)])
+        filled: torch.Tensor = embeddings.masked_scatter(image.unsqueeze(-1), tokens.to(embeddings.dtype))
+        return filled
+
+    def _shown(self, image: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        """Return which places of a prefix are no filling, (n, tokens)."""
+        return torch.arange(prefix.shape[1], device=prefix.device) >= prefix.shape[1] - image.sum(1, keepdim=True)
+
+    def _picture(
+        self, hidden: torch.Tensor, input_ids: torch.Tensor | None, prefix: torch.Tensor | None, cache: Any
+    ) -> Picture | None:
+        """Return what the pointer points to: of this picture, or of the one that a cache is of."""
+        if prefix is not None and input_ids is not None:
+            image = input_ids == self.config.image_token_id
+            shown = self._shown(image, prefix)
+            states = hidden.new_zeros((*shown.shape, hidden.shape[-1])).masked_scatter(
+                shown.unsqueeze(-1), hidden[image]
+            )
+            picture = self.pointer.take(states, self.projector.to_text(prefix) * self.projector.scale, shown)
+            self.picture_keys, self.picture_values, self.picture_numbers = (part.detach() for part in picture)
+            return picture
+        if cache is None or not int(cache.get_seq_length()):
+            self.picture_keys = self.picture_values = self.picture_numbers = None
+        if self.picture_keys is None or self.picture_values is None or self.picture_numbers is None:
+            return None
+        return self.picture_keys, self.picture_values, self.picture_numbers
+
+    def _scores(self, hidden: torch.Tensor, places: torch.Tensor | None, picture: Picture | None) -> torch.Tensor:
+        """Score tokens by the language model's states, (n, length, hidden), and by the picture: (n, length, tokens)."""
+        if picture is None or places is None:
+            logits = self.get_output_embeddings()(hidden)
+        else:
+            added, share = self.pointer(hidden, places, picture)
+            logits = self.get_output_embeddings()(hidden + added) + share * self.ctc_bias
+        # None of these is ever read.
+        never = torch.arange(self.config.blank_token_id + 1, device=logits.device)
+        never = never[never != self.config.text_config.eos_token_id]
+        filled: torch.Tensor = logits.index_fill(-1, never, torch.finfo(logits.dtype).min)
         return filled
 
     def _places(self, input_ids: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
@@ -345,12 +395,24 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
                 inputs_embeds = self.get_input_embeddings()(input_ids)
             else:
                 inputs_embeds = self._embeddings(input_ids, prefix)
-        found: CausalLMOutputWithPast = self.language_model(
+        known = past_key_values is not None and int(past_key_values.get_seq_length()) > 0
+        found = self.language_model.model(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids,
-            past_key_values=past_key_values, labels=labels, use_cache=use_cache, logits_to_keep=logits_to_keep,
-            **kwargs,
+            past_key_values=past_key_values, use_cache=use_cache, **kwargs,
         )  # fmt: skip
-        return found
+        hidden = found.last_hidden_state
+        picture = self._picture(hidden, input_ids, prefix, past_key_values if known else None)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) and logits_to_keep else logits_to_keep
+        if isinstance(kept, int):
+            kept = slice(None)
+        logits = self._scores(hidden[:, kept], None if position_ids is None else position_ids[:, kept], picture)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=found.past_key_values, hidden_states=found.hidden_states,
+            attentions=found.attentions,
+        )  # fmt: skip
 
     def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any:
         """Generate as transformers does, after a look at the pictures; what is returned begins with `look`'s ids."""

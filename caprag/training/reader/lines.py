@@ -7,7 +7,7 @@ H.264, and a part is left as it is. Which is decided by a picture's number, so t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     from caprag.synthesis.backgrounds import Backgrounds
     from caprag.synthesis.fonts import FontSet
 
-RECIPE = Recipe(crop="band", kinds={"line": 0.86, "two_lines": 0.05, "bilingual": 0.03, "top": 0.03, "left": 0.03})
+RECIPE = Recipe(
+    crop="band",
+    kinds={"line": 0.75, "two_lines": 0.05, "two_speakers": 0.11, "bilingual": 0.03, "top": 0.03, "left": 0.03},
+)
+"""Of most captions."""
+
+DISC = tuple(
+    replace(
+        RECIPE, house={"colour": (grey,) * 3}, looks={"faint": 0.55, "outline": 0.25, "adaptive": 0.2},
+        type_size=(44, 64), coloured=0.0,
+    )
+    for grey in (190, 206, 218, 230)
+)  # fmt: skip
+"""Of captions as discs have them: a thin grey type with a hair line around it, set wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +51,17 @@ class DamageMix:
     crf
         Least and most constant rate factor of their H.264.
     worst
-        Share of the others whose strength is drawn from the upper half only.
+        Share of the others whose strength is drawn from the uppermost quarter only.
+    disc
+        Share of captions as discs have them, see `DISC`.
     """
 
     clean: float = 0.06
     low: float = 0.52
-    lines: tuple[int, int] = (130, 300)
-    crf: tuple[int, int] = (30, 41)
-    worst: float = 0.6
+    lines: tuple[int, int] = (125, 280)
+    crf: tuple[int, int] = (31, 41)
+    worst: float = 0.75
+    disc: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +93,17 @@ class CaptionLines:
         self, texts: Sequence[str], backgrounds: Backgrounds, fonts: FontSet, *, count: int,
         mix: DamageMix | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
-        self._synthesizer = Synthesizer(backgrounds, fonts, seed=seed, recipe=RECIPE, format="png")
-        self._sentences = Sentences(texts, self._synthesizer, count=count)
+        self._synthesizers = [
+            Synthesizer(backgrounds, fonts, seed=seed, recipe=recipe, format="png") for recipe in (RECIPE, *DISC)
+        ]
+        self._sentences = Sentences(texts, self._synthesizers[0], count=count)
         self._mix, self._seed, self.count = mix or DamageMix(), seed, count
 
     def make(self, number: int) -> list[CaptionLine]:
         """Make the lines of one caption, each cut out by itself."""
-        picture = self._synthesizer.make(number, self._sentences.for_picture(number))
         rng = np.random.default_rng([self._seed, number, 2])
+        kind = int(rng.integers(1, len(self._synthesizers))) if rng.random() < self._mix.disc else 0
+        picture = self._synthesizers[kind].make(number, self._sentences.for_picture(number))
         pixels = apply_damage(picture.pixels, self._draw(rng), rng)
         height, width = pixels.shape[:2]
         lines = []
@@ -118,4 +137,4 @@ class CaptionLines:
                 enlarge=("cubic", "linear", "cubic")[int(rng.integers(3))],
                 h264_crf=int(rng.integers(mix.crf[0], mix.crf[1] + 1)),
             )
-        return sample_damage(rng, float(rng.uniform(0.5 if rng.random() < mix.worst else 0.0, 1.0)))
+        return sample_damage(rng, float(rng.uniform(0.75 if rng.random() < mix.worst else 0.0, 1.0)))

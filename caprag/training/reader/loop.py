@@ -209,24 +209,22 @@ class _Learner:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _reading_loss(self, prefixes: Sequence[torch.Tensor], ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Cross-entropy a token of the texts and their ends, after their prefixes, (tokens, hidden) each."""
+        """Cross-entropy a token of the texts and their ends, after their prefixes, (tokens, width) each."""
         start, end = self._tokenizer.convert_tokens_to_ids(START), self._tokenizer.eos_token_id
         longest, length = max(map(len, prefixes)), max(map(len, ids)) + 1
         said = torch.tensor([[start, *row, *[end] * (length - 1 - len(row))] for row in ids])
         wanted = torch.tensor([[*row, end, *[-100] * (length - 1 - len(row))] for row in ids])
+        # What it can't write is not to be learnt.
+        wanted[wanted == self._tokenizer.unk_token_id] = -100
         filled = torch.stack([functional.pad(prefix, (0, 0, longest - len(prefix), 0)) for prefix in prefixes])
-        mask = torch.ones(len(ids), longest + length, dtype=torch.long)
+        shown = torch.full((len(ids), longest), self.model.config.image_token_id)
         for row, prefix in enumerate(prefixes):
-            mask[row, : longest - len(prefix)] = 0
-        embedded = torch.cat([filled, self.model.get_input_embeddings()(said)], 1)
-        # The picture's places are numbered from 1, the text's from 0, as the model does.
-        places = torch.cat([mask[:, :longest].cumsum(1), torch.arange(length).expand(len(ids), -1)], 1)
-        found = self.model.language_model.model(
-            inputs_embeds=embedded, attention_mask=mask, position_ids=places, use_cache=False
-        )
-        told = wanted != -100
-        logits = self.model.language_model.lm_head(found.last_hidden_state[:, longest:][told])
-        return functional.cross_entropy(logits.float(), wanted[told])
+            shown[row, : longest - len(prefix)] = end
+        told = self.model(
+            torch.cat([shown, said], 1), prefix=filled, use_cache=False, logits_to_keep=length,
+            attention_mask=torch.cat([(shown != end).long(), torch.ones_like(said)], 1),
+        )  # fmt: skip
+        return functional.cross_entropy(told.logits.float().flatten(0, 1), wanted.flatten())
 
     def _from_text(self, rng: np.random.Generator) -> torch.Tensor:
         """Read sentences whose pictures are made up: for each character a token near its embedding, or two.
@@ -239,6 +237,8 @@ class _Learner:
         start = int(rng.integers(len(self._sentences) - size + 1))
         ids = [self._ids(self._sentences[i])[:40] for i in self._by_length[start : start + size]]
         table = self.model.get_input_embeddings().weight.detach()
+        # From the embeddings' space back into the neck's.
+        carry = torch.linalg.pinv(self.model.projector.to_text.weight.detach()).T
         prefixes = []
         for row in ids:
             blurred = rng.random() * settings.blur
@@ -251,7 +251,7 @@ class _Learner:
             mixed = torch.from_numpy(share)[:, None]
             shown = table[torch.from_numpy(tokens)] * (1 - mixed) + table[torch.from_numpy(others)] * mixed
             drawn = rng.standard_normal(shown.shape, np.float32) * np.float32(_SPREAD / math.sqrt(table.shape[1]))
-            prefixes.append((shown + torch.from_numpy(drawn)) * self._strength)
+            prefixes.append(((shown + torch.from_numpy(drawn)) * self._strength) @ carry)
         return self._reading_loss(prefixes, ids)
 
 
@@ -284,10 +284,10 @@ def _alike(model: ReaderForConditionalGeneration) -> npt.NDArray[np.int64]:
 
 @torch.no_grad()
 def _strength(model: ReaderForConditionalGeneration, store: LineStore) -> float:
-    """Return the length of a token that shows a character, in the lengths of embeddings, in the first lines."""
+    """Return the length of a step that shows a character, in the lengths of embeddings, in the first lines."""
     rows = [torch.from_numpy(store[i].astype(np.float32)) for i in range(min(20, len(store)))]
     embeddings: Any = model.get_input_embeddings().weight
-    found = torch.cat(model.prefixes(rows)).norm(dim=1).median()
+    found = model.projector.to_text(torch.cat(model.prefixes(rows))).norm(dim=1).median()
     return float(found / embeddings.norm(dim=1).median())
 
 

@@ -1,7 +1,7 @@
 """Let the tower get used to damage: changes to its last stage, and the neck, learnt by CTC alone.
 
-All but the last stage runs on onnxruntime, as it does in reading; the last stage is transformers' own class with the
-network's weights, so that gradients go through it. Characters keep the places that the recogniser gave them.
+What comes before the last stage stands still and was run once. Characters keep the places that the recogniser gave
+them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
-from torch.nn.utils import parametrize
 
 from caprag.evaluation.metrics import count_errors
 from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
 from caprag.recognition.reader.modeling import TowerChanges
-from caprag.recognition.reader.tower import LAST_STAGE, POINTWISE, Tower, line_pixels, network_file
-from caprag.training.reader.features import picture_of
+from caprag.training.reader.features import maps_of
+from caprag.training.reader.last_stage import LastStage
 from caprag.training.reader.run import Run, ctc_loss, ctc_tokens, follow
 from caprag.training.reader.stores import LineStore, batches
 
@@ -66,88 +64,16 @@ class TuningOptions:
     seed: int = 0
 
 
-class LastStage(nn.Module):
-    """The tower's last stage, its weights with changes that can be learnt; the rest stands still.
-
-    Parameters
-    ----------
-    changes
-        What is added to the weights of `POINTWISE`.
-    """
-
-    def __init__(self, changes: TowerChanges) -> None:
-        super().__init__()
-        import onnx
-        from onnx import numpy_helper
-        from transformers.models.pp_lcnet_v4.configuration_pp_lcnet_v4 import PPLCNetV4Config
-        from transformers.models.pp_lcnet_v4.modeling_pp_lcnet_v4 import PPLCNetV4Block
-
-        graph = onnx.load(str(network_file())).graph
-        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-        block: Any = PPLCNetV4Block
-        self.blocks: Any = block(PPLCNetV4Config(), 3)
-        self._fill(graph, stored)
-        # Convolutions of single pixels are quicker with the channels last.
-        self.blocks.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
-        pointwise: list[nn.Module] = [
-            layer.convolution for part in self.blocks.blocks for layer in (part.channel_conv1, part.channel_conv2)
-        ]
-        for name, convolution in zip(POINTWISE, pointwise, strict=True):
-            parametrize.register_parametrization(convolution, "weight", _Changed(changes, name))
-
-    def _fill(self, graph: Any, stored: dict[str, Any]) -> None:
-        nodes = list(graph.node)
-        begin = next(place for place, node in enumerate(nodes) if LAST_STAGE in node.input and node.op_type == "Conv")
-        biases = {node.input[0]: node.input[1] for node in nodes if node.op_type == "Add"}
-        convolutions = iter([node for node in nodes[begin:] if node.op_type == "Conv"])
-        for block in self.blocks.blocks:
-            gates = getattr(block.token_squeeze_excitation, "convolutions", ())
-            for layer in (block.token_conv, *gates, block.channel_conv1, block.channel_conv2):
-                # A normalisation is a part of the network's convolutions already; transformers' class has it apart.
-                plain = layer if isinstance(layer, nn.Conv2d) else getattr(layer, "convolution", None)
-                if plain is None:
-                    continue
-                node = next(convolutions)
-                weight = torch.tensor(stored[node.input[1]])
-                bias = torch.tensor(stored[biases[node.output[0]]]).flatten()
-                with torch.no_grad():
-                    plain.weight.copy_(weight)
-                    if plain.bias is not None:
-                        plain.bias.copy_(bias)
-                    else:
-                        norm = layer.normalization
-                        norm.running_var.fill_(1.0 - norm.eps)
-                        norm.bias.copy_(bias)
-
-    def train(self, mode: bool = True) -> LastStage:  # noqa: ARG002
-        """Stay as it was made: its normalisations stand still."""
-        return self
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the tower's features, (n, steps, 384), of what the stage begins with, (n, 192, 6, 2 steps)."""
-        found: torch.Tensor = self.blocks(maps.contiguous(memory_format=torch.channels_last))
-        return functional.avg_pool2d(found, (3, 2)).squeeze(2).transpose(1, 2)
-
-
-class _Changed(nn.Module):
-    def __init__(self, changes: TowerChanges, name: str) -> None:
-        super().__init__()
-        self.changes, self.name = changes, name
-
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight + self.changes.product(self.name)[:, :, None, None]
-
-
 def tune_tower(
-    pixels: LineStore, base: Path, out: Path, options: TuningOptions | None = None, *,
+    maps: LineStore, base: Path, out: Path, options: TuningOptions | None = None, *,
     held_out: LineStore | None = None, seconds: float = math.inf, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Tune the tower and the neck of a reader, or go on with it.
 
     Parameters
     ----------
-    pixels
-        Lines, as `make_pixels` returns them.
+    maps
+        Of lines, as `make_maps` returns them.
     base
         Folder of a reader.
     out
@@ -176,7 +102,7 @@ def tune_tower(
     processor = ReaderProcessor.from_pretrained(base)
     model, changes = _with_changes(base, settings.rank)
     model.train()
-    stage, stem = LastStage(changes), Tower(torch.get_num_threads(), end=LAST_STAGE)
+    stage = LastStage(changes)
     trained = nn.ModuleDict({"changes": changes, "neck": model.neck})
     run = Run(
         out / "checkpoint.pt", trained,
@@ -186,16 +112,15 @@ def tune_tower(
         ],
         total=settings.steps, warmup=settings.warmup_steps, weight_decay=settings.weight_decay,
         max_norm=settings.max_norm, half=settings.half,
-        about=(json.dumps(asdict(settings), sort_keys=True), *pixels.texts),
+        about=(json.dumps(asdict(settings), sort_keys=True), *maps.texts),
     )  # fmt: skip
 
     def steps_of(store: LineStore, rows: Sequence[int]) -> torch.Tensor:
-        found = stem.maps([line_pixels(picture_of(store[row])) for row in rows])
-        return model.steps(stage(torch.from_numpy(np.stack(found))))
+        return model.steps(stage(maps_of(store, rows)))
 
     def loss_of(rows: Sequence[int]) -> torch.Tensor:
-        ids = [list(processor.tokenizer(pixels.texts[row], add_special_tokens=False)["input_ids"]) for row in rows]
-        return ctc_loss(model, steps_of(pixels, rows), ids)
+        ids = [list(processor.tokenizer(maps.texts[row], add_special_tokens=False)["input_ids"]) for row in rows]
+        return ctc_loss(model, steps_of(maps, rows), ids)
 
     @torch.no_grad()
     def evaluate() -> dict[str, float]:
@@ -213,7 +138,7 @@ def tune_tower(
     if not run.step:
         (out / "log.jsonl").write_text(json.dumps({"step": 0, **evaluate()}) + "\n", encoding="utf-8")
     result = follow(
-        run, _rows(pixels, settings, run.step), loss_of, checkpoint_steps=settings.checkpoint_steps, evaluate=evaluate,
+        run, _rows(maps, settings, run.step), loss_of, checkpoint_steps=settings.checkpoint_steps, evaluate=evaluate,
         seconds=seconds, progress=progress,
     )  # fmt: skip
     model.save_pretrained(out)
@@ -221,9 +146,9 @@ def tune_tower(
     return result
 
 
-def _rows(pixels: LineStore, settings: TuningOptions, done: int) -> Iterator[Sequence[int]]:
+def _rows(maps: LineStore, settings: TuningOptions, done: int) -> Iterator[Sequence[int]]:
     """Yield the places of the lines of each step that is left."""
-    steps, place, epoch = pixels.steps(), 0, 0
+    steps, place, epoch = maps.steps(), 0, 0
     while True:
         for rows in batches(steps, settings.batch_size, np.random.default_rng([settings.seed, epoch])):
             if place == settings.steps:
@@ -253,4 +178,4 @@ def _with_changes(base: Path, rank: int) -> tuple[ReaderForConditionalGeneration
     return changed, changed.tower_changes
 
 
-__all__ = ["LastStage", "TuningOptions", "tune_tower"]
+__all__ = ["TuningOptions", "tune_tower"]

@@ -1,0 +1,85 @@
+"""The tower's last stage as a module that can be trained: transformers' own class with the network's weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from caprag.recognition.reader.modeling import TowerChanges
+from caprag.recognition.reader.tower import LAST_STAGE, POINTWISE, network_file
+
+
+class LastStage(nn.Module):
+    """The tower's last stage, its weights with changes that can be learnt; the rest stands still.
+
+    Parameters
+    ----------
+    changes
+        What is added to the weights of `POINTWISE`.
+    """
+
+    def __init__(self, changes: TowerChanges) -> None:
+        super().__init__()
+        import onnx
+        from onnx import numpy_helper
+        from transformers.models.pp_lcnet_v4.configuration_pp_lcnet_v4 import PPLCNetV4Config
+        from transformers.models.pp_lcnet_v4.modeling_pp_lcnet_v4 import PPLCNetV4Block
+
+        graph = onnx.load(str(network_file())).graph
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        block: Any = PPLCNetV4Block
+        self.blocks: Any = block(PPLCNetV4Config(), 3)
+        self._fill(graph, stored)
+        # Convolutions of single pixels are quicker with the channels last.
+        self.blocks.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+        pointwise: list[nn.Module] = [
+            layer.convolution for part in self.blocks.blocks for layer in (part.channel_conv1, part.channel_conv2)
+        ]
+        for name, convolution in zip(POINTWISE, pointwise, strict=True):
+            parametrize.register_parametrization(convolution, "weight", _Changed(changes, name))
+
+    def _fill(self, graph: Any, stored: dict[str, Any]) -> None:
+        nodes = list(graph.node)
+        begin = next(place for place, node in enumerate(nodes) if LAST_STAGE in node.input and node.op_type == "Conv")
+        biases = {node.input[0]: node.input[1] for node in nodes if node.op_type == "Add"}
+        convolutions = iter([node for node in nodes[begin:] if node.op_type == "Conv"])
+        for block in self.blocks.blocks:
+            gates = getattr(block.token_squeeze_excitation, "convolutions", ())
+            for layer in (block.token_conv, *gates, block.channel_conv1, block.channel_conv2):
+                # A normalisation is a part of the network's convolutions already; transformers' class has it apart.
+                plain = layer if isinstance(layer, nn.Conv2d) else getattr(layer, "convolution", None)
+                if plain is None:
+                    continue
+                node = next(convolutions)
+                weight = torch.tensor(stored[node.input[1]])
+                bias = torch.tensor(stored[biases[node.output[0]]]).flatten()
+                with torch.no_grad():
+                    plain.weight.copy_(weight)
+                    if plain.bias is not None:
+                        plain.bias.copy_(bias)
+                    else:
+                        norm = layer.normalization
+                        norm.running_var.fill_(1.0 - norm.eps)
+                        norm.bias.copy_(bias)
+
+    def train(self, mode: bool = True) -> LastStage:  # noqa: ARG002
+        """Stay as it was made: its normalisations stand still."""
+        return self
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the tower's features, (n, steps, 384), of what the stage begins with, (n, 192, 6, 2 steps)."""
+        found: torch.Tensor = self.blocks(maps.contiguous(memory_format=torch.channels_last))
+        return functional.avg_pool2d(found, (3, 2)).squeeze(2).transpose(1, 2)
+
+
+class _Changed(nn.Module):
+    def __init__(self, changes: TowerChanges, name: str) -> None:
+        super().__init__()
+        self.changes, self.name = changes, name
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + self.changes.product(self.name)[:, :, None, None]
