@@ -126,9 +126,9 @@ def test_a_script_in_order_is_snapped_as_a_stream_is(tiny_embedder: Embedder) ->
     pipeline = caprag.Pipeline(index, recognizer=Labels({}))
     whole = pipeline.snap(read)
     right = [caption.text == text for caption, text in zip(whole, script, strict=True)]
-    assert sum(right) > 120
+    assert sum(right) >= 148  # all but what two lines fit alike
     assert all(good or caption.hit is None for good, caption in zip(right, whole, strict=True))
-    assert sum(caption.evidence.get("story", 0.0) > 5 for caption in whole) > 120
+    assert sum(caption.evidence.get("story", 0.0) > 5 for caption in whole) > 140
     assert same(list(pipeline.snap_stream(iter(read))), whole)
     first = pipeline.heard_from(110)
     assert 0 < first <= 110 - 64

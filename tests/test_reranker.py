@@ -17,8 +17,9 @@ from caprag import Hit, Hypothesis, Reranker
 from caprag.errors import ModelError
 from caprag.glyphs import GlyphTable
 from caprag.reranking import FEATURES
+from caprag.reranking.decision import Decision
 from caprag.reranking.features import IN_ORDER, best_candidate
-from caprag.reranking.reranker import FORMAT, Decision, InOrder
+from caprag.reranking.reranker import FORMAT, InOrder
 from caprag.reranking.story import fit_story
 
 WEIGHTS = st.lists(st.floats(-50, 50), min_size=len(FEATURES), max_size=len(FEATURES))

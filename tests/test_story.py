@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from caprag.reranking import FEATURES, Reranker
 from caprag.reranking.chooser import BLOCK, Chooser, Chosen
+from caprag.reranking.decision import Decision
 from caprag.reranking.features import Candidate
 from caprag.reranking.fitting import Episode, Example, fit_reranker
-from caprag.reranking.reranker import Decision, InOrder
+from caprag.reranking.reranker import InOrder
 from caprag.reranking.story import MOST, Place, StoryModel, fit_story, neighbours_say
 from caprag.types import Hit, Hypothesis
 
@@ -202,15 +204,16 @@ def test_a_sentence_that_stands_nowhere_is_decided_by_itself() -> None:
     assert [caption.text for caption in in_order] == [caption.text for caption in by_line]
 
 
-def test_no_neighbour_is_heard_against_a_reading_that_is_much_likelier() -> None:
+@pytest.mark.parametrize(("own", "stray", "snapped"), [(2.0, 0.0, True), (3.0, 0.0, False), (3.0, 1.0, True)])
+def test_no_neighbour_is_heard_against_a_reading_that_says_more(own: float, stray: float, snapped: bool) -> None:
     """As with two sentences in one caption: the place is right, and the sentence is not all that is said."""
-    answers = []
-    for edits in (4.0, 6.0):
-        rows = [([candidate(n, edits if n == 20 else 0.0)], {n: [("s", n)]}) for n in range(40)]
-        described = (((Hypothesis(f"讀{n}"),), found, places) for n, (found, places) in enumerate(rows))
-        answers.append(list(LISTENING.decide_in_order(described, 20_000))[20])
-    assert (answers[0].text, answers[1].text) == ("句20", "讀20")
-    assert answers[0].evidence["story"] > 5
+    rows = [([candidate(n, 4.0 if n == 20 else 0.0)], {n: [("s", n)]}) for n in range(40)]
+    longer = rows[20][0][0]
+    rows[20][0][0] = replace(longer, features={**longer.features, "invented": own, "stray": stray})
+    described = (((Hypothesis(f"讀{n}"),), found, places) for n, (found, places) in enumerate(rows))
+    answer = list(LISTENING.decide_in_order(described, 20_000))[20]
+    assert answer.text == ("句20" if snapped else "讀20")
+    assert ("story" in answer.evidence) == snapped
 
 
 def test_a_text_that_stands_everywhere_costs_little() -> None:

@@ -14,8 +14,9 @@ import numpy as np
 
 from caprag.errors import require
 from caprag.reranking.chooser import Chooser, Places
+from caprag.reranking.decision import Decision
 from caprag.reranking.features import FEATURES, IN_ORDER, Candidate
-from caprag.reranking.reranker import Decision, InOrder, Reranker
+from caprag.reranking.reranker import InOrder, Reranker
 from caprag.reranking.story import Place, fit_story
 from caprag.text import countable
 from caprag.types import Hypothesis

@@ -23,9 +23,9 @@ from caprag.errors import CapragError, CorpusError, require
 from caprag.glyphs import GlyphTable
 from caprag.progress import progress_bar
 from caprag.reranking import Episode, Reranker, fit_reranker
+from caprag.reranking.decision import Decision
 from caprag.reranking.features import candidates
 from caprag.reranking.fitting import Example, counted
-from caprag.reranking.reranker import Decision
 from caprag.retrieval import Index
 from caprag.text import countable
 from caprag.types import Hit, Hypothesis

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 _WORDS = (
-    "Miss", "Mr", "OK", "DJ", "TV", "CD", "MV", "Live", "Band", "Ave", "Rock", "Sorry", "Hello", "Hi", "Yes", "No", "Bye",
-    "Baby", "Love", "Party", "Cafe", "Coffee", "Pizza", "Sofa", "Email", "LINE", "WiFi", "App", "iPad", "VIP", "NG", "Chan", "Wong", "Lee",
-    "Tom", "Mary", "May", "John", "Peter", "Amy", "Tokyo", "Paris", "London", "A", "B", "X", "Q",
+    "Miss", "Mr", "OK", "DJ", "TV", "CD", "MV", "Live", "Band", "Ave", "Rock",
+    "Sorry", "Hello", "Hi", "Yes", "No", "Bye", "Baby", "Love", "Party", "Cafe", "Coffee",
+    "Pizza", "Sofa", "Email", "LINE", "WiFi", "App", "iPad", "VIP", "NG", "Chan", "Wong",
+    "Lee", "Tom", "Mary", "May", "John", "Peter", "Amy", "Tokyo", "Paris", "London", "A",
+    "B", "X", "Q",
 )  # fmt: skip
 _ENDS = ("!", "?", "...", "。", "!!", "?!", "⋯")
 _WITHIN = (",", "...", "、", " ", "! ", "? ", "⋯", "-", "・", "~")
