@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, TypeVar
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 from tqdm import tqdm
 
 from caprag.recognition import load_recognizer, open_frame, to_rgb
-from caprag.reranking import Found, Reranker, chooser
+from caprag.reranking import Found, Kept, Reranker, chooser
+from caprag.reranking.parts import REACH, Parts
 from caprag.retrieval import Index
 from caprag.types import Caption, Embedder, Hit, Hypothesis, Recognizer
 
@@ -51,6 +53,11 @@ class Pipeline:
     risk
         Share of captions that may be harmed (right as read, wrong as answered) where the corpus lacks them, in (0, 1);
         ``None`` takes what the reranker was fitted for. See `Reranker.at_risk`.
+    kept
+        Words that no answer may lose, and lines that stay as they were read.
+    parts
+        Whether a caption may be two sentences, and, where captions are in order, two of them one sentence
+        (`caprag.reranking.parts`).
 
     Raises
     ------
@@ -69,6 +76,8 @@ class Pipeline:
         batch_size: int = 8,
         in_order: bool = True,
         risk: float | None = None,
+        kept: Kept | None = None,
+        parts: bool = True,
     ) -> None:
         for name, value in (("n_best", n_best), ("k", k), ("batch_size", batch_size)):
             if value < 1:
@@ -80,6 +89,8 @@ class Pipeline:
         self._k = k
         self._batch_size = batch_size
         self._in_order = in_order
+        self._kept = kept
+        self._parts = parts
         if risk is not None:
             self._reranker = self.reranker.at_risk(risk)
 
@@ -96,6 +107,8 @@ class Pipeline:
         batch_size: int = 8,
         in_order: bool = True,
         risk: float | None = None,
+        kept: Kept | None = None,
+        parts: bool = True,
     ) -> Pipeline:
         """Open an index folder and set up the stages around it.
 
@@ -109,7 +122,7 @@ class Pipeline:
             The one the index was built with; ``None`` loads the one that the index names.
         reranker
             File of a reranker; ``None`` takes the shipped one.
-        n_best, k, batch_size, in_order, risk
+        n_best, k, batch_size, in_order, risk, kept, parts
             See `Pipeline`.
 
         Returns
@@ -129,7 +142,7 @@ class Pipeline:
         decision = Reranker.load(reranker)
         return cls(
             opened, recognizer=recognizer, reranker=decision, n_best=n_best, k=k, batch_size=batch_size,
-            in_order=in_order, risk=risk,
+            in_order=in_order, risk=risk, kept=kept, parts=parts,
         )  # fmt: skip
 
     @property
@@ -192,7 +205,7 @@ class Pipeline:
         Yields
         ------
         Caption
-            One a picture, in order: the same as `read_batch` gives. Where captions are in order it comes when 32 to 63
+            One a picture, in order: the same as `read_batch` gives. Where captions are in order it comes when 34 to 65
             of those behind it are read.
 
         Raises
@@ -262,11 +275,18 @@ class Pipeline:
 
     def heard_from(self, position: int) -> int:
         """Return from which caption on an episode must be given again, for those from `position` on to be the same."""
-        return chooser.heard_from(position) if self.listens else position
+        if not self.listens:
+            return position
+        first = max(0, position - REACH) if self._parts else position
+        return chooser.heard_from(first) if self._knows_order else first
 
     @property
     def listens(self) -> bool:
         """Whether captions hear those before and behind them."""
+        return self._knows_order or (self.index is not None and self._in_order and self._parts)
+
+    @property
+    def _knows_order(self) -> bool:
         return self.index is not None and self._in_order and self.reranker.order is not None
 
     def find(self, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[Hit]]:
@@ -281,7 +301,7 @@ class Pipeline:
         -------
         list of list of Hit
             For each picture the hits of its readings together, each sentence once, with the scores that the best
-            reading gave it.
+            reading gave it; of those that its first reading may be snapped to.
         """
         if self.index is None:
             return [[] for _ in hypotheses]
@@ -293,7 +313,9 @@ class Pipeline:
                 for hit in next(found):
                     hits.setdefault(hit.id, hit)
             merged.append(list(hits.values()))
-        return merged
+        if self._kept is None:
+            return merged
+        return [self._kept.allowed(read[0].text, hits) for read, hits in zip(hypotheses, merged, strict=True)]
 
     def judge(
         self,
@@ -323,17 +345,36 @@ class Pipeline:
         return [[score - first if math.isfinite(first) else 0.0 for score in rest] for first, *rest in scores]
 
     def _places(self, hits: Sequence[Sequence[Hit]]) -> Mapping[int, Sequence[tuple[str, int]]]:
-        if self.index is None or not self._in_order:
+        if self.index is None or not self._knows_order:
             return {}
         return self.index.places_of(hit.id for found in hits for hit in found)
 
     def _decide(self, found: Iterable[Found]) -> Iterator[Caption]:
-        frequency = self.index.frequency if self.index is not None else _never
-        if self.index is not None and self._in_order:
-            yield from self.reranker.rerank_in_order(found, frequency, max(1, len(self.index)))
+        if self.index is None:
+            for one in found:
+                yield from self.reranker.rerank_batch([one.hypotheses], [one.hits], _never, [one.margins])
             return
-        for one in found:
-            yield from self.reranker.rerank_batch([one.hypotheses], [one.hits], frequency, [one.margins])
+        frequency, remembered = self.index.frequency, deque[Sequence[Hit]]()
+
+        def noted() -> Iterator[Found]:
+            for one in found:
+                if self._parts:
+                    remembered.append(one.hits)
+                yield one
+
+        if self._in_order:
+            captions = self.reranker.rerank_in_order(noted(), frequency, max(1, len(self.index)))
+        else:
+            captions = (
+                caption for one in noted()
+                for caption in self.reranker.rerank_batch([one.hypotheses], [one.hits], frequency, [one.margins])
+            )  # fmt: skip
+        if not self._parts:
+            yield from captions
+            return
+        parts = Parts(lambda texts: self.find([[Hypothesis(text)] for text in texts]), self.reranker, frequency)
+        pairs = ((caption, remembered.popleft()) for caption in captions)
+        yield from parts.follow(pairs) if self._in_order else itertools.starmap(parts.taken_apart, pairs)
 
 
 def _never(_gram: str) -> int:

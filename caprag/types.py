@@ -103,6 +103,9 @@ class Caption:
         What the decision rests on: feature name to value, for the best candidate. Empty where there was none.
     considered
         The sentences that were weighed: the best candidate, whether it is the answer or not, and the runner-up.
+    parts
+        The answers to its two parts, where they are two sentences, or a sentence and what was kept as read: `hit` is
+        the first sentence then. Else empty.
     """
 
     text: str
@@ -111,6 +114,7 @@ class Caption:
     confidence: float
     evidence: Mapping[str, float] = field(default_factory=dict)
     considered: tuple[Hit, ...] = ()
+    parts: tuple[Caption, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,14 @@ Risk = Annotated[
         "0.002. [default: the reranker's]"
     ),
 ]
+Words = Annotated[
+    Path | None,
+    typer.Option("--words", help="File of names and terms, one a line: no answer loses one that was read."),
+]
+NeverTouch = Annotated[
+    Path | None, typer.Option("--never-touch", help="File of readings, one a line, that stay as they are.")
+]
+NoSnap = Annotated[bool, typer.Option("--no-snap", help="Give every reading as it was read.")]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Add the sentences weighed and what spoke for the best (.jsonl).")
 ]

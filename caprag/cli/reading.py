@@ -18,10 +18,13 @@ from caprag.cli.options import (
     Explain,
     IndexFolder,
     MaybeIndexFolder,
+    NeverTouch,
+    NoSnap,
     Out,
     Quiet,
     RerankerFile,
     Risk,
+    Words,
     finish,
     hidden,
     open_embedder,
@@ -75,6 +78,9 @@ def read(
     ] = None,
     bonus: Annotated[float | None, typer.Option(min=0, help="Nats a token for --keep-to soft. [default: 1]")] = None,
     risk: Risk = None,
+    words: Words = None,
+    never_touch: NeverTouch = None,
+    no_snap: NoSnap = False,
     explain: Explain = False,
     quiet: Quiet = False,
 ) -> None:
@@ -87,6 +93,7 @@ def read(
 
     from caprag.pipeline import Pipeline
     from caprag.recognition import list_frames, load_recognizer
+    from caprag.reranking import Kept
 
     complaints = Complaints()
     paths: list[Path] = []
@@ -120,6 +127,10 @@ def read(
     if recognizer == "rapidocr" and given_names:
         refuse(f"{', '.join(given_names)}: is for vision-language models; name one with --recognizer")
     refuse_elsewhere(recognizer, given_names, served)
+    if no_snap:
+        if keep_to is not None:
+            refuse("--keep-to reads sentences of the index alone; leave out --no-snap")
+        index = None
     key = "id" if id_text else "image"
     with ResultFile(out, key, TEXT_COLUMNS if id_text else CSV_COLUMNS) as results:
         waiting = [path for path in paths if names[path] not in results.done]
@@ -142,7 +153,7 @@ def read(
         try:
             pipeline = Pipeline.load(
                 index, recognizer=reader, embedder=open_embedder(embedder), reranker=reranker, n_best=n_best,
-                batch_size=batch_size, risk=risk,
+                batch_size=batch_size, risk=risk, kept=Kept.read(words, never_touch),
             )  # fmt: skip
         except ValueError as error:
             refuse(str(error))
@@ -264,6 +275,9 @@ def snap(
     column: Column = None,
     encoding: Encoding = None,
     risk: Risk = None,
+    words: Words = None,
+    never_touch: NeverTouch = None,
+    no_snap: NoSnap = False,
     explain: Explain = False,
     quiet: Quiet = False,
 ) -> None:
@@ -275,6 +289,7 @@ def snap(
     from tqdm import tqdm
 
     from caprag.pipeline import Pipeline
+    from caprag.reranking import Kept
 
     _refuse_explained_table(out, explain)
     rows, failures = _readings(readings, column, encoding)
@@ -286,7 +301,10 @@ def snap(
         if len(waiting) < len(rows):
             say(f"{len(rows) - len(waiting)} of {len(rows)} readings are in {out} already")
         try:
-            pipeline = Pipeline.load(index, embedder=open_embedder(embedder), reranker=reranker, risk=risk)
+            pipeline = Pipeline.load(
+                None if no_snap else index, embedder=open_embedder(embedder), reranker=reranker, risk=risk,
+                kept=Kept.read(words, never_touch),
+            )  # fmt: skip
         except ValueError as error:
             refuse(str(error))
         again = _again(rows, lambda row: str(row[0]) in results.done, pipeline)

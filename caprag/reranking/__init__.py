@@ -2,6 +2,7 @@
 
 from caprag.reranking.features import FEATURES
 from caprag.reranking.fitting import Episode, Example, fit_reranker
+from caprag.reranking.kept import Kept
 from caprag.reranking.reranker import Found, Reranker
 
-__all__ = ["FEATURES", "Episode", "Example", "Found", "Reranker", "fit_reranker"]
+__all__ = ["FEATURES", "Episode", "Example", "Found", "Kept", "Reranker", "fit_reranker"]

@@ -1,0 +1,226 @@
+"""Captions that are not one sentence: two sentences in one caption, and one sentence over two captions.
+
+What was kept as read is tried in two parts, and together with the caption behind it. A part is decided as a caption by
+itself is. Knows nothing of how sentences are found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from rapidfuzz.distance import Levenshtein
+
+from caprag.glyphs import GlyphTable
+from caprag.reranking.features import candidates
+from caprag.reranking.reranker import Reranker
+from caprag.text import countable, normalize
+from caprag.types import Caption, Hit, Hypothesis
+
+Find = Callable[[Sequence[str]], Sequence[Sequence[Hit]]]
+"""Finds sentences for readings."""
+
+REACH = 2
+"""Captions before and behind one that have a say in whether it is a half."""
+
+_FEWEST = 2
+"""Letters and digits of a part."""
+_NEAR = 0.34
+"""Edits a character up to which a sentence may be what a part or two captions together say."""
+_MOST_CUTS = 6
+_BETWEEN = re.compile(r"[\s!?,.;:。、…⋯~—–-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a reading falls in two: its written form is the three together, and nothing may stand between."""
+
+    left: str
+    between: str
+    right: str
+
+
+class Parts:
+    """Decides for captions that hold two sentences, or half of one.
+
+    Parameters
+    ----------
+    find
+        Finds sentences for readings.
+    reranker
+        Decides for each part as for a caption by itself.
+    frequency
+        Number of sentences in the corpus that hold a pair of characters in the matching form.
+    """
+
+    def __init__(self, find: Find, reranker: Reranker, frequency: Callable[[str], int]) -> None:
+        self._find, self._reranker, self._frequency = find, reranker, frequency
+        self._glyphs = GlyphTable.load()
+
+    def follow(self, decided: Iterable[tuple[Caption, Sequence[Hit]]]) -> Iterator[Caption]:
+        """Go over captions in their order, and take apart or put together those that were kept as read.
+
+        Parameters
+        ----------
+        decided
+            Captions, each with all that was found for it.
+
+        Yields
+        ------
+        Caption
+            One for each, in order, when the two behind it are known. In two parts the text is both answers with what
+            stood between them; of two captions that are one sentence each has its part of it.
+        """
+        captions: list[Caption] = []
+        # Of the pairs that begin at each: what they say together.
+        pairs: list[tuple[Caption, Caption] | None] = []
+        before, previous = 0.0, None
+        for caption, hits in decided:
+            apart = self.taken_apart(caption, hits)
+            if previous is not None:
+                pairs.append(self.put_together(*previous, apart, hits))
+            captions.append(apart)
+            previous = apart, hits
+            if len(pairs) == REACH:
+                before = _settle(captions, pairs, before)
+                yield captions.pop(0)
+                pairs.pop(0)
+        while captions:
+            pairs.append(None)
+            before = _settle(captions, pairs, before)
+            yield captions.pop(0)
+            pairs.pop(0)
+
+    def taken_apart(self, caption: Caption, hits: Sequence[Hit]) -> Caption:
+        """Return the answer in two parts, or the caption as it is where no two sentences are surer.
+
+        Where something stands between them one part may be kept as read; elsewhere both must be sentences.
+        """
+        if caption.hit is not None:
+            return caption
+        found = cuts(caption.hypotheses[0].text, [hit.text for hit in hits])
+        if not found:
+            return caption
+        texts = list(dict.fromkeys(part for cut in found for part in (cut.left, cut.right)))
+        answers = dict(zip(texts, map(self._decide, texts, self._find(texts)), strict=True))
+        best, known = caption, (0, 0.0)
+        for cut in found:
+            parts = (answers[cut.left], answers[cut.right])
+            snapped = [part for part in parts if part.hit is not None]
+            if not snapped or (len(snapped) < len(parts) and not cut.between):
+                continue
+            sure = snapped[0].confidence * (snapped[1].confidence if len(snapped) > 1 else 1.0)
+            if sure >= self._reranker.line.threshold and (len(snapped), sure) > known:
+                known = len(snapped), sure
+                text = _joined(parts[0].text, cut.between, parts[1].text)
+                whole = parts[0].confidence * parts[1].confidence
+                best = replace(caption, text=text, hit=snapped[0].hit, confidence=whole, parts=parts)
+        return best
+
+    def put_together(
+        self, first: Caption, first_hits: Sequence[Hit], second: Caption, second_hits: Sequence[Hit]
+    ) -> tuple[Caption, Caption] | None:
+        """Return the answers of two captions that are one sentence, or ``None`` where they are not."""
+        if first.hit is not None or second.hit is not None:
+            return None
+        read, behind = (countable(caption.hypotheses[0].text) for caption in (first, second))
+        together = read + behind
+        if not read or not behind or read == behind:
+            return None
+        known = (countable(hit.text) for hit in (*first_hits, *second_hits))
+        if not any(Levenshtein.distance(together, text) <= _NEAR * len(together) for text in known):
+            return None
+        answer = self._decide(together, self._find([together])[0])
+        if answer.hit is None:
+            return None
+        halves = _halved(answer.text, read, behind)
+        if halves is None:
+            return None
+        return (
+            replace(first, text=halves[0], hit=answer.hit, confidence=answer.confidence, evidence=answer.evidence),
+            replace(second, text=halves[1], hit=answer.hit, confidence=answer.confidence, evidence=answer.evidence),
+        )
+
+    def _decide(self, reading: str, hits: Sequence[Hit]) -> Caption:
+        read = Hypothesis(reading)
+        return self._reranker.decide((read,), candidates(read, hits, self._frequency, self._glyphs, most=2))
+
+
+def cuts(reading: str, sentences: Iterable[str] = ()) -> list[Cut]:
+    """Return where a reading may fall in two parts.
+
+    Parameters
+    ----------
+    reading
+        What was read.
+    sentences
+        Such as may be its beginning or end.
+
+    Returns
+    -------
+    list of Cut
+        Where marks or spaces stand, in their order, then where a sentence ends or begins; six at most.
+
+    Examples
+    --------
+    >>> cuts("好呀! 走吧")
+    [Cut(left='好呀', between='! ', right='走吧')]
+    >>> cuts("我們好呀走吧", ["我們好呀"])
+    [Cut(left='我們好呀', between='', right='走吧')]
+    """
+    text = normalize(reading)
+    spans = [match.span() for match in _BETWEEN.finditer(text)]
+    places = [place for place, character in enumerate(text) if countable(character)]
+    letters = "".join(text[place] for place in places)
+    for sentence in map(countable, sentences):
+        length = len(sentence)
+        for size in (length, length - 1, length + 1):
+            if not _FEWEST <= size <= len(letters) - _FEWEST:
+                continue
+            if Levenshtein.distance(letters[:size], sentence) <= _NEAR * length:
+                spans.append((places[size - 1] + 1, places[size]))
+            if Levenshtein.distance(letters[-size:], sentence) <= _NEAR * length:
+                spans.append((places[-size - 1] + 1, places[-size]))
+    found = (Cut(text[:start], text[start:stop], text[stop:]) for start, stop in dict.fromkeys(spans))
+    wanted = (cut for cut in found if min(len(countable(cut.left)), len(countable(cut.right))) >= _FEWEST)
+    return [cut for cut, _ in zip(wanted, range(_MOST_CUTS), strict=False)]
+
+
+def _joined(left: str, between: str, right: str) -> str:
+    """Put two answers together; marks that the first ends with are not said twice."""
+    if left and not countable(left[-1]):
+        between = "".join(character for character in between if character.isspace() or character == "-")
+    return f"{left}{between}{right}"
+
+
+def _halved(sentence: str, read: str, behind: str) -> tuple[str, str] | None:
+    """Cut a sentence as two captions do, ``None`` where one of them would have nothing of it."""
+    text = normalize(sentence)
+    places = [place for place, character in enumerate(text) if countable(character)]
+    letters = "".join(text[place] for place in places)
+    # The cut that leaves the fewest edits; of several the one nearest to where the first caption ends.
+    costs = [
+        (Levenshtein.distance(read, letters[:size]) + Levenshtein.distance(behind, letters[size:]),
+         abs(size - len(read)), size)
+        for size in range(1, len(letters))
+    ]  # fmt: skip
+    if not costs:
+        return None
+    size = min(costs)[2]
+    # Marks belong to what stands before them.
+    return text[: places[size]].rstrip(), text[places[size] :]
+
+
+def _settle(captions: list[Caption], pairs: Sequence[tuple[Caption, Caption] | None], before: float) -> float:
+    """Put the first pair in its place where it is surer than those that overlap with it, and return how sure it is.
+
+    Not the first that comes has it, so that it does not matter where one begins. `before` is of the pair before.
+    """
+    first, second = (0.0 if pair is None else pair[0].confidence for pair in (*pairs, None)[:2])
+    if (pair := pairs[0]) is not None and before < first >= second:
+        captions[0], captions[1] = pair
+    return first
+
+
+__all__ = ["REACH", "Cut", "Parts", "cuts"]
