@@ -9,6 +9,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from caprag.recognition import load_recognizer, open_frame, to_rgb
 from caprag.reranking import Found, Kept, Reranker, chooser
+from caprag.reranking.marks import with_marks_of
 from caprag.reranking.parts import REACH, Parts
 from caprag.retrieval import Index
 from caprag.types import Caption, Embedder, Hit, Hypothesis, Recognizer
@@ -58,6 +60,8 @@ class Pipeline:
     parts
         Whether a caption may be two sentences, and, where captions are in order, two of them one sentence
         (`caprag.reranking.parts`).
+    keep_marks
+        Whether sentences get the marks and spaces of the readings.
 
     Raises
     ------
@@ -78,6 +82,7 @@ class Pipeline:
         risk: float | None = None,
         kept: Kept | None = None,
         parts: bool = True,
+        keep_marks: bool = False,
     ) -> None:
         for name, value in (("n_best", n_best), ("k", k), ("batch_size", batch_size)):
             if value < 1:
@@ -91,6 +96,7 @@ class Pipeline:
         self._in_order = in_order
         self._kept = kept
         self._parts = parts
+        self._keep_marks = keep_marks
         if risk is not None:
             self._reranker = self.reranker.at_risk(risk)
 
@@ -109,6 +115,7 @@ class Pipeline:
         risk: float | None = None,
         kept: Kept | None = None,
         parts: bool = True,
+        keep_marks: bool = False,
     ) -> Pipeline:
         """Open an index folder and set up the stages around it.
 
@@ -122,7 +129,7 @@ class Pipeline:
             The one the index was built with; ``None`` loads the one that the index names.
         reranker
             File of a reranker; ``None`` takes the shipped one.
-        n_best, k, batch_size, in_order, risk, kept, parts
+        n_best, k, batch_size, in_order, risk, kept, parts, keep_marks
             See `Pipeline`.
 
         Returns
@@ -142,7 +149,7 @@ class Pipeline:
         decision = Reranker.load(reranker)
         return cls(
             opened, recognizer=recognizer, reranker=decision, n_best=n_best, k=k, batch_size=batch_size,
-            in_order=in_order, risk=risk, kept=kept, parts=parts,
+            in_order=in_order, risk=risk, kept=kept, parts=parts, keep_marks=keep_marks,
         )  # fmt: skip
 
     @property
@@ -350,6 +357,13 @@ class Pipeline:
         return self.index.places_of(hit.id for found in hits for hit in found)
 
     def _decide(self, found: Iterable[Found]) -> Iterator[Caption]:
+        for caption in self._decided(found):
+            if self._keep_marks and caption.hit is not None:
+                yield replace(caption, text=with_marks_of(caption.hypotheses[0].text, caption.text))
+            else:
+                yield caption
+
+    def _decided(self, found: Iterable[Found]) -> Iterator[Caption]:
         if self.index is None:
             for one in found:
                 yield from self.reranker.rerank_batch([one.hypotheses], [one.hits], _never, [one.margins])

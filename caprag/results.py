@@ -30,7 +30,7 @@ TEXT_COLUMNS = ("text",)
 
 def caption_row(caption: Caption) -> dict[str, object]:
     """Return what a result line says of a caption, in the order in which it is written."""
-    return {
+    row: dict[str, object] = {
         "text": encodable(caption.text),
         "read": encodable(caption.hypotheses[0].text),
         "snapped": caption.hit is not None,
@@ -41,6 +41,12 @@ def caption_row(caption: Caption) -> dict[str, object]:
             for h in caption.hypotheses
         ],
     }  # fmt: skip
+    if caption.parts:
+        row["parts"] = [
+            {"text": encodable(part.text), "sentence_id": None if part.hit is None else part.hit.id}
+            for part in caption.parts
+        ]
+    return row
 
 
 def explained_row(caption: Caption, shares: Mapping[str, float]) -> dict[str, object]:

@@ -65,6 +65,36 @@ def test_snap_answers_in_the_order_of_the_input(run: Any, index: Path) -> None:
     assert all(0 <= row["confidence"] <= 1 for row in result.rows)
 
 
+def test_snap_leaves_alone_what_it_is_told_to(run: Any, index: Path, tmp_path: Path) -> None:
+    readings = "「不會持績太久的…」\n 妳在開玩笑馬?\n".encode()
+
+    def texts(*options: object) -> list[str]:
+        result = run("snap", "-", "--index", index, *options, stdin=readings)
+        assert result.code == 0
+        return [row["text"] for row in result.rows]
+
+    assert texts() == ["不會持續太久的", "妳在開玩笑嗎"]
+    assert texts("--no-snap") == readings.decode().split("\n")[:-1]
+    assert texts("--keep-marks") == ["「不會持續太久的…」", " 妳在開玩笑嗎?"]
+    names, lines = tmp_path / "名字.txt", tmp_path / "行.txt"
+    names.write_text("持績\n", encoding="utf-8")
+    lines.write_text("妳在開玩笑馬\n", encoding="utf-8")
+    assert texts("--words", names) == ["「不會持績太久的…」", "妳在開玩笑嗎"]
+    assert texts("--never-touch", lines) == ["不會持續太久的", " 妳在開玩笑馬?"]
+    names.write_text("!\n", encoding="utf-8")
+    result = run("snap", "-", "--index", index, "--words", names, stdin=readings)
+    assert result.code != 0
+    assert "名字.txt, line 1" in result.err
+
+
+def test_snap_tells_the_parts_of_a_caption(run: Any, index: Path) -> None:
+    (row,) = run("snap", "-", "--index", index, stdin="不會持績太久的　　妳在開玩笑馬\n".encode()).rows
+    assert row["text"] == "不會持續太久的 妳在開玩笑嗎"
+    assert row["parts"] == [
+        {"text": "不會持續太久的", "sentence_id": 1}, {"text": "妳在開玩笑嗎", "sentence_id": 0},
+    ]  # fmt: skip
+
+
 def test_snap_reads_subtitles_and_tables(run: Any, index: Path, tmp_path: Path) -> None:
     (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n不會持績太久的\n", encoding="utf-8")
     (tmp_path / "a.csv").write_text("id,text\n1,不會持績太久的\n", encoding="utf-8")

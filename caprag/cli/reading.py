@@ -17,6 +17,7 @@ from caprag.cli.options import (
     Encoding,
     Explain,
     IndexFolder,
+    KeepMarks,
     MaybeIndexFolder,
     NeverTouch,
     NoSnap,
@@ -80,6 +81,7 @@ def read(
     risk: Risk = None,
     words: Words = None,
     never_touch: NeverTouch = None,
+    keep_marks: KeepMarks = False,
     no_snap: NoSnap = False,
     explain: Explain = False,
     quiet: Quiet = False,
@@ -153,7 +155,7 @@ def read(
         try:
             pipeline = Pipeline.load(
                 index, recognizer=reader, embedder=open_embedder(embedder), reranker=reranker, n_best=n_best,
-                batch_size=batch_size, risk=risk, kept=Kept.read(words, never_touch),
+                batch_size=batch_size, risk=risk, kept=Kept.read(words, never_touch), keep_marks=keep_marks,
             )  # fmt: skip
         except ValueError as error:
             refuse(str(error))
@@ -277,6 +279,7 @@ def snap(
     risk: Risk = None,
     words: Words = None,
     never_touch: NeverTouch = None,
+    keep_marks: KeepMarks = False,
     no_snap: NoSnap = False,
     explain: Explain = False,
     quiet: Quiet = False,
@@ -303,7 +306,7 @@ def snap(
         try:
             pipeline = Pipeline.load(
                 None if no_snap else index, embedder=open_embedder(embedder), reranker=reranker, risk=risk,
-                kept=Kept.read(words, never_touch),
+                kept=Kept.read(words, never_touch), keep_marks=keep_marks,
             )  # fmt: skip
         except ValueError as error:
             refuse(str(error))
