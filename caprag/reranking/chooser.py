@@ -162,8 +162,8 @@ class Chooser:
 
     def _log_odds(self, candidate: Candidate) -> float:
         """Return the log odds of a sentence by itself."""
-        line, exact = self._reranker.line, self._reranker.exact
-        chance = exact if candidate.exact else line.probabilities(candidate.features)[0]
+        alone, exact = self._reranker.alone(candidate), self._reranker.exact
+        chance = exact if candidate.exact else alone.probabilities(candidate.features)[0]
         if not 0 < chance < 1:
             return math.copysign(_SUREST, chance - 0.5)
         return max(min(math.log(chance / (1 - chance)), _SUREST), -2 * _SUREST)

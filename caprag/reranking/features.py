@@ -69,11 +69,14 @@ class Candidate:
         Whether its letters and digits are the reading's.
     features
         Name to value, in the order of `FEATURES`.
+    judged
+        Whether the recognizer has scored it for a picture.
     """
 
     hit: Hit
     exact: bool
     features: Mapping[str, float]
+    judged: bool = False
 
 
 def candidates(
@@ -135,7 +138,8 @@ def candidates(
         features["lexical"] = (hits[i].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
         features["doubt"] = min(max(0.0, -reading.logprob), _MOST_DOUBT)
         features["margin"] = max(min(evidence[i], _MOST_MARGIN), -_MOST_MARGIN)
-        found.append(Candidate(hits[i], read == texts[i], {name: float(features[name]) for name in FEATURES}))
+        described = {name: float(features[name]) for name in FEATURES}
+        found.append(Candidate(hits[i], read == texts[i], described, margins is not None))
     return found
 
 

@@ -42,6 +42,8 @@ class Example:
         Whether the corpus has the sentence. Risks are counted on examples of which it has been taken out.
     group
         What it is of, a film say: risks are counted on each group by weights that were fitted on the others.
+    judged
+        Whether the recognizer has scored the candidate for a picture: such examples have weights of their own.
     """
 
     features: Mapping[str, float] | None
@@ -50,6 +52,7 @@ class Example:
     candidate_right: bool
     known: bool = True
     group: str = ""
+    judged: bool = False
 
     @classmethod
     def of(
@@ -61,7 +64,7 @@ class Example:
         if candidate is None:
             return cls(None, False, read_right, False, known, group)
         right = countable(candidate.hit.text) == wanted
-        return cls(candidate.features, candidate.exact, read_right, right, known, group)
+        return cls(candidate.features, candidate.exact, read_right, right, known, group, candidate.judged)
 
     @property
     def case(self) -> str:
@@ -195,28 +198,33 @@ def fit_reranker(
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; it must be above 0")
     exact = [e.candidate_right for e in examples if e.exact]
-    line = _fit_decision(examples, FEATURES, penalty, risk)
-    alone = Reranker(line, exact=(sum(exact) + 1) / (len(exact) + 2), provenance=dict(provenance or {}))
+    judged = [example for example in examples if example.judged]
+    read = [example for example in examples if not example.judged]
+    # Where there are too few of a kind, both have the weights of all.
+    apart = _shows_all(judged) and _shows_all(read)
+    line = _fit_decision(read if apart else examples, FEATURES, penalty, risk)
+    picture = _fit_decision(judged, FEATURES, penalty, risk) if apart else None
+    alone = Reranker(line, (sum(exact) + 1) / (len(exact) + 2), picture=picture, provenance=dict(provenance or {}))
     if not episodes:
         return alone
     whole, _ = _listening(alone, episodes, penalty, seed)
     groups = sorted({episode.group for episode in episodes})
-    judged: list[tuple[Example, Decision]] = []
+    weighed: list[tuple[Example, Decision]] = []
     for group in groups:
         inside = [episode for episode in episodes if episode.group == group]
         hearing = whole
         if len(groups) > 1:
             # All that was fitted, the line and the story too, without the group that it is counted on.
-            others = [example for example in examples if example.group != group]
+            others = [example for example in (read if apart else examples) if example.group != group]
             fitted = replace(alone, line=_fit_weights(others, FEATURES, penalty)) if _shows_all(others) else alone
             rest = [episode for episode in episodes if episode.group != group]
             hearing, told = _listening(fitted, rest, penalty, seed)
             hearing = hearing if _shows_all(told) else whole
         by = hearing.order.decision if hearing.order is not None else line
-        judged += [(example, by) for episode in inside for example in episode.examples(hearing)]
+        weighed += [(example, by) for episode in inside for example in episode.examples(hearing)]
     if whole.order is None:
         return alone
-    return replace(whole, order=replace(whole.order, decision=counted(whole.order.decision, judged, risk)))
+    return replace(whole, order=replace(whole.order, decision=counted(whole.order.decision, weighed, risk)))
 
 
 def _listening(

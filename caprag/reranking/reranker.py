@@ -1,7 +1,8 @@
 """The decision: snap to the best sentence, or keep the reading, and how sure it is.
 
 A multinomial logistic model weighs three cases: the sentence is what the picture shows, the reading is, neither is. It
-has one set of weights for captions by themselves, and one for captions in their order, which hears the neighbours too.
+has one set of weights for readings by themselves, one for pictures, for which the recognizer has scored the sentences,
+and one for captions in their order, which hears the neighbours too.
 All lies in a JSON file that says what it was fitted on. It knows nothing of pictures or of how hits were found.
 """
 
@@ -25,7 +26,7 @@ from caprag.reranking.story import MOST, StoryModel
 from caprag.types import Caption, Hit, Hypothesis
 
 _SHIPPED = Path(__file__).with_name("reranker.json")
-FORMAT = 2
+FORMAT = 3
 
 
 _FURTHER = 3
@@ -81,11 +82,13 @@ class Reranker:
     Attributes
     ----------
     line
-        Weights for a caption by itself.
+        Weights for a reading by itself.
     exact
         Probability that a reading which is a sentence of the corpus, letter by letter, is right, in [0, 1].
     order
         What is known of captions in their order; ``None`` decides each by itself.
+    picture
+        Weights for a picture by itself; ``None`` takes those for a reading.
     provenance
         What the weights were fitted on.
     """
@@ -93,17 +96,25 @@ class Reranker:
     line: Decision
     exact: float
     order: InOrder | None = None
+    picture: Decision | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.line.check(FEATURES)
+        for decision in (self.line, self.picture):
+            if decision is not None:
+                decision.check(FEATURES)
         if not 0 <= self.exact <= 1:
             raise ValueError(f"exact is {self.exact}; it must lie in [0, 1]")
 
     def at_risk(self, risk: float) -> Reranker:
         """Return the same with thresholds for a risk; see `Decision.at_risk`."""
         order = None if self.order is None else replace(self.order, decision=self.order.decision.at_risk(risk))
-        return replace(self, line=self.line.at_risk(risk), order=order)
+        picture = None if self.picture is None else self.picture.at_risk(risk)
+        return replace(self, line=self.line.at_risk(risk), picture=picture, order=order)
+
+    def alone(self, candidate: Candidate) -> Decision:
+        """Return the weights for a sentence without its neighbours: those of a picture where it was scored for one."""
+        return self.picture if candidate.judged and self.picture is not None else self.line
 
     @classmethod
     def load(cls, path: str | PathLike[str] | None = None) -> Reranker:
@@ -125,9 +136,10 @@ class Reranker:
             version = stored.pop("format")
             if version != FORMAT:
                 raise ModelError(f"{place}: has format {version}, this caprag reads {FORMAT}; fit it again")
-            order = stored.pop("order")
+            order, picture = stored.pop("order"), stored.pop("picture")
             return cls(
                 line=_decision(stored.pop("line")),
+                picture=None if picture is None else _decision(picture),
                 order=None if order is None else InOrder(_model(order["model"]), _decision(order["decision"])),
                 **stored,
             )
@@ -255,7 +267,8 @@ class Reranker:
         """Return what speaks for a sentence among its neighbours: name to value, in the order of `IN_ORDER`."""
         if chosen.story is None:
             raise ValueError("there is no word of the neighbours; decide by the line")
-        snap, keep = (max(min(value, MOST), -MOST) for value in self.line.log_odds(chosen.candidate.features))
+        odds = self.alone(chosen.candidate).log_odds(chosen.candidate.features)
+        snap, keep = (max(min(value, MOST), -MOST) for value in odds)
         return {"snap": snap, "keep": keep, "story": chosen.story}
 
     def decide(self, hypotheses: tuple[Hypothesis, ...], found: Sequence[Candidate]) -> Caption:
@@ -263,7 +276,7 @@ class Reranker:
         if not found:
             # Nothing to compare with: as sure as the reader was.
             return Caption(hypotheses[0].text, None, hypotheses, min(1.0, math.exp(hypotheses[0].logprob)))
-        return self._answer(hypotheses, found, self.line, found[0].features, found[0].features)
+        return self._answer(hypotheses, found, self.alone(found[0]), found[0].features, found[0].features)
 
     def _answer(
         self, hypotheses: tuple[Hypothesis, ...], found: Sequence[Candidate], decision: Decision,
@@ -295,16 +308,18 @@ class Reranker:
         line = {name: value for name, value in evidence.items() if name != "story"}
         if not line:
             return {}
-        told = {"bias": self.line.snap_bias - self.line.keep_bias}
-        told |= {name: (self.line.snap[name] - self.line.keep[name]) * value for name, value in line.items()}
+        # Evidence does not say which weights it was weighed by; only a picture's has doubt, or a margin.
+        pictured = self.picture is not None and bool(line["doubt"] or line["margin"])
+        alone = self.picture if pictured and self.picture is not None else self.line
+        told = {"bias": alone.snap_bias - alone.keep_bias}
+        told |= {name: (alone.snap[name] - alone.keep[name]) * value for name, value in line.items()}
         if "story" in evidence and self.order is not None:
             among = self.order.decision
             by_snap, by_keep, by_story = (among.snap[name] - among.keep[name] for name in IN_ORDER)
             told = {"bias": among.snap_bias - among.keep_bias}
-            told["bias"] += by_snap * self.line.snap_bias + by_keep * self.line.keep_bias
+            told["bias"] += by_snap * alone.snap_bias + by_keep * alone.keep_bias
             told |= {
-                name: (by_snap * self.line.snap[name] + by_keep * self.line.keep[name]) * value
-                for name, value in line.items()
+                name: (by_snap * alone.snap[name] + by_keep * alone.keep[name]) * value for name, value in line.items()
             }
             told["story"] = by_story * evidence["story"]
         return dict(sorted(told.items(), key=lambda item: (-abs(item[1]), item[0])))
