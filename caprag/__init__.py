@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from caprag.recognition import VLMRecognizer as VLMRecognizer
     from caprag.recognition import load_recognizer as load_recognizer
     from caprag.recognition import open_frame as open_frame
+    from caprag.reranking import Kept as Kept
     from caprag.reranking import Reranker as Reranker
     from caprag.reranking.cross_encoder import load_cross_encoder as load_cross_encoder
     from caprag.retrieval import Index as Index
@@ -82,6 +83,7 @@ _NAMES = {
     "Hypothesis": "types",
     "Index": "retrieval",
     "IndexFolderError": "errors",
+    "Kept": "reranking",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
     "NoiseChannel": "noise",

@@ -54,7 +54,8 @@ class Pipeline:
         programme that the corpus lacks are hardly ever touched.
     risk
         Share of captions that may be harmed (right as read, wrong as answered) where the corpus lacks them, in (0, 1);
-        ``None`` takes what the reranker was fitted for. See `Reranker.at_risk`.
+        ``None`` takes what the reranker was fitted for. See `Reranker.at_risk`. It is counted on captions that are
+        taken whole.
     kept
         Words that no answer may lose, and lines that stay as they were read.
     parts
@@ -386,7 +387,10 @@ class Pipeline:
         if not self._parts:
             yield from captions
             return
-        parts = Parts(lambda texts: self.find([[Hypothesis(text)] for text in texts]), self.reranker, frequency)
+        parts = Parts(
+            lambda texts: self.find([[Hypothesis(text)] for text in texts]), self.reranker, frequency,
+            None if self._kept is None else self._kept.allows,
+        )  # fmt: skip
         pairs = ((caption, remembered.popleft()) for caption in captions)
         yield from parts.follow(pairs) if self._in_order else itertools.starmap(parts.taken_apart, pairs)
 

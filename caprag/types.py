@@ -105,7 +105,7 @@ class Caption:
         The sentences that were weighed: the best candidate, whether it is the answer or not, and the runner-up.
     parts
         The answers to its two parts, where they are two sentences, or a sentence and what was kept as read: `hit` is
-        the first sentence then. Else empty.
+        the first sentence then, and what is kept or stands between them is in its written form. Else empty.
     """
 
     text: str

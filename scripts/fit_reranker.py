@@ -81,7 +81,9 @@ def picture_examples(index: caprag.Index, reader: str, count: int, seed: int) ->
                 candidate = best_candidate(
                     hypotheses[0][0], [hit for hit, _ in left], index.frequency, glyphs, [margin for _, margin in left]
                 )
-                yield Example.of(hypotheses[0][0], candidate, line.text, known=known, group=f"fold {number % FOLDS}")
+                yield Example.of(
+                    hypotheses[0][0], candidate, line.text, known=known, group=f"fold {number % FOLDS}", judged=True
+                )
 
 
 def main() -> None:
@@ -111,6 +113,8 @@ def main() -> None:
             "about": {"recognizers": arguments.recognizers, "seed": arguments.seed},
         }
         arguments.examples.write_text(json.dumps(kept), encoding="utf-8")
+    if not all(row.get("judged") for row in kept["picture"]):
+        raise SystemExit(f"{arguments.examples}: was made by an older version of this script; remove it")
     by_picture = [Example(**row) for row in kept["picture"]]
     episodes = list(film_episodes(index, arguments.engines))
     by_text = [example for episode in episodes for example in episode.line_examples()]

@@ -214,12 +214,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
     parser.add_argument("--out", type=Path, default=ROOT / "caprag/recognition/reader/weights")
     parser.add_argument("--lines", type=int, default=80_000, help="captions to draw")
-    parser.add_argument(
-        "--described", type=int, help="how many of them the language model learns from; all if not given"
-    )
+    parser.add_argument("--described", type=int, help="how many of them are learnt from; all if not given")
     parser.add_argument("--measured", type=int, default=1_000, help="captions of held-out documents")
     parser.add_argument("--tuned", type=Path, help="go on from this reader's tower, neck and language model")
-    parser.add_argument("--tower-steps", type=int, default=2_000, help="of tuning the tower")
+    parser.add_argument("--tower-steps", type=int, default=2_000, help="of tuning the tower; 0 leaves it as it is")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--text-steps", type=int, default=800)
     parser.add_argument("--batch-size", type=int, default=48)

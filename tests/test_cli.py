@@ -81,6 +81,11 @@ def test_snap_leaves_alone_what_it_is_told_to(run: Any, index: Path, tmp_path: P
     lines.write_text("妳在開玩笑馬\n", encoding="utf-8")
     assert texts("--words", names) == ["「不會持績太久的…」", "妳在開玩笑嗎"]
     assert texts("--never-touch", lines) == ["不會持續太久的", " 妳在開玩笑馬?"]
+    for useless in (("--no-snap", "--index", index), ()):
+        result = run("snap", "-", "--words", names, *useless, stdin=readings)
+        assert result.code == 2
+        assert "--index" in result.err
+    assert [row["text"] for row in run("snap", "-", "--no-snap", stdin=readings).rows] == texts("--no-snap")
     names.write_text("!\n", encoding="utf-8")
     result = run("snap", "-", "--index", index, "--words", names, stdin=readings)
     assert result.code != 0

@@ -69,6 +69,28 @@ def test_halves_are_the_same_wherever_one_begins(index: caprag.Index) -> None:
     assert list(reader.snap_stream(iter(read))) == whole
 
 
+def test_what_is_kept_is_kept_in_parts_and_halves(index: caprag.Index) -> None:
+    two = "你為什麼還不同家呢　　外面下著很大旳雨"
+    halves = ["他說他從來沒冇", "去過那裡"]
+
+    def answers(kept: caprag.Kept, read: list[str]) -> list[str]:
+        return [caption.text for caption in caprag.Pipeline(index, kept=kept).snap(read)]
+
+    assert answers(caprag.Kept(lines=[two, halves[0]]), [two, *halves]) == [two, *halves]
+    assert answers(caprag.Kept(lines=[halves[1]]), halves) == halves
+    assert answers(caprag.Kept(words=["同家"]), [two]) == ["你為什麼還不同家呢 外面下著很大的雨"]
+    # A word that a cut goes through.
+    assert answers(caprag.Kept(words=["沒冇去"]), ["".join(halves)]) == ["".join(halves)]
+    assert answers(caprag.Kept(words=["沒冇"]), halves) == halves
+
+
+def test_parts_say_what_was_weighed(index: caprag.Index) -> None:
+    answer = pipeline(index).snap(["你為什麼還不同家呢　　外面下著很大旳雨"])[0]
+    assert [hit.text for hit in answer.considered] == ["你為什麼還不回家呢", "外面下著很大的雨"]
+    assert not answer.evidence
+    assert all(part.evidence for part in answer.parts)
+
+
 def test_cuts_are_at_marks_and_where_sentences_end() -> None:
     assert cuts("") == cuts("好") == cuts("!?") == []
     assert [(cut.left, cut.right) for cut in cuts("一二 三四,五六")] == [("一二", "三四,五六"), ("一二 三四", "五六")]

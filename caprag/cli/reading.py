@@ -16,7 +16,6 @@ from caprag.cli.options import (
     EmbedderName,
     Encoding,
     Explain,
-    IndexFolder,
     KeepMarks,
     MaybeIndexFolder,
     NeverTouch,
@@ -129,10 +128,10 @@ def read(
     if recognizer == "rapidocr" and given_names:
         refuse(f"{', '.join(given_names)}: is for vision-language models; name one with --recognizer")
     refuse_elsewhere(recognizer, given_names, served)
-    if no_snap:
-        if keep_to is not None:
-            refuse("--keep-to reads sentences of the index alone; leave out --no-snap")
-        index = None
+    if no_snap and keep_to is not None:
+        refuse("--keep-to reads sentences of the index alone; leave out --no-snap")
+    index = None if no_snap else index
+    _refuse_without_snapping(index, words, never_touch, keep_marks)
     key = "id" if id_text else "image"
     with ResultFile(out, key, TEXT_COLUMNS if id_text else CSV_COLUMNS) as results:
         waiting = [path for path in paths if names[path] not in results.done]
@@ -206,6 +205,14 @@ def _refuse_explained_table(out: Path | None, wanted: bool) -> None:
         refuse("--explain adds to JSON lines; name a file that ends in .jsonl with --out")
 
 
+def _refuse_without_snapping(
+    index: Path | None, words: Path | None, never_touch: Path | None, keep_marks: bool
+) -> None:
+    given = {"--words": words is not None, "--never-touch": never_touch is not None, "--keep-marks": keep_marks}
+    if index is None and (useless := [name for name, wanted in given.items() if wanted]):
+        refuse(f"{', '.join(useless)}: is for snapping; name an index with --index, and leave out --no-snap")
+
+
 def _explained(pipeline: Pipeline, caption: Caption, wanted: bool) -> dict[str, object]:
     return explained_row(caption, pipeline.reranker.shares(caption.evidence)) if wanted else {}
 
@@ -270,7 +277,7 @@ def _refuse_same_names(names: Mapping[Path, str]) -> None:
 
 def snap(
     readings: Annotated[str, typer.Argument(help="File of readings (txt srt ass csv jsonl parquet), or - for stdin.")],
-    index: IndexFolder,
+    index: MaybeIndexFolder = None,
     out: Out = None,
     embedder: EmbedderName = None,
     reranker: RerankerFile = None,
@@ -295,6 +302,9 @@ def snap(
     from caprag.reranking import Kept
 
     _refuse_explained_table(out, explain)
+    if index is None and not no_snap:
+        refuse("readings are snapped to the sentences of an index; name one with --index")
+    _refuse_without_snapping(None if no_snap else index, words, never_touch, keep_marks)
     rows, failures = _readings(readings, column, encoding)
     with ResultFile(out, "line") as results:
         for number, text in rows:
@@ -306,7 +316,7 @@ def snap(
         try:
             pipeline = Pipeline.load(
                 None if no_snap else index, embedder=open_embedder(embedder), reranker=reranker, risk=risk,
-                kept=Kept.read(words, never_touch), keep_marks=keep_marks,
+                kept=Kept.read(words, never_touch, encoding=encoding), keep_marks=keep_marks,
             )  # fmt: skip
         except ValueError as error:
             refuse(str(error))

@@ -73,8 +73,13 @@ def explain(
         for name, hit in zip(("found", "runner-up"), caption.considered, strict=False):
             typer.echo(f"  {name:<10} {hit.text}  (sentence {hit.id})")
         what = "snapped to the sentence" if caption.hit is not None else "kept as read"
-        sure = f"{caption.confidence:.1%} sure, snaps from {pipeline.reranker.line.threshold:.1%}"
-        typer.echo(f"  answer     {caption.text}  ({what}; {sure})")
+        if caption.parts:
+            what = "in two parts"
+        decision = pipeline.reranker.picture if _is_file(given) else None
+        threshold = (decision or pipeline.reranker.line).threshold
+        typer.echo(f"  answer     {caption.text}  ({what}; {caption.confidence:.1%} sure, snaps from {threshold:.1%})")
+        for part in caption.parts:
+            typer.echo(f"  part       {part.text}  ({'kept' if part.hit is None else f'sentence {part.hit.id}'})")
         for name, share in list(pipeline.reranker.shares(caption.evidence).items())[:_SHOWN]:
             value = f" = {caption.evidence[name]:.2f}" if name in caption.evidence else ""
             typer.echo(f"  {share:+8.2f}   {name}{value}  {FEATURES.get(name, '')}")

@@ -56,13 +56,23 @@ class Example:
 
     @classmethod
     def of(
-        cls, reading: Hypothesis, candidate: Candidate | None, truth: str, *, known: bool = True, group: str = ""
+        cls,
+        reading: Hypothesis,
+        candidate: Candidate | None,
+        truth: str,
+        *,
+        known: bool = True,
+        group: str = "",
+        judged: bool = False,
     ) -> Example:
-        """Describe one reading, its best candidate, and whether each is right."""
+        """Describe one reading, its best candidate, and whether each is right.
+
+        `judged` is for readings without a candidate; a candidate knows it.
+        """
         wanted = countable(truth)
         read_right = countable(reading.text) == wanted
         if candidate is None:
-            return cls(None, False, read_right, False, known, group)
+            return cls(None, False, read_right, False, known, group, judged)
         right = countable(candidate.hit.text) == wanted
         return cls(candidate.features, candidate.exact, read_right, right, known, group, candidate.judged)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from caprag.errors import CorpusError
@@ -54,14 +54,20 @@ class Kept:
         read = countable(reading)
         if read in self._lines:
             return []
-        wanted = {word: read.count(word) for word in self._words if word in read}
-        if not wanted:
-            return list(hits)
-        texts = [countable(hit.text) for hit in hits]
-        return [
-            hit for hit, text in zip(hits, texts, strict=True)
-            if all(text.count(word) >= times for word, times in wanted.items())
-        ]  # fmt: skip
+        wanted = self._wanted(read)
+        return [hit for hit in hits if _has(countable(hit.text), wanted)] if wanted else list(hits)
+
+    def allows(self, reading: str, answer: str) -> bool:
+        """Say whether a reading may have an answer."""
+        read = countable(reading)
+        return read not in self._lines and _has(countable(answer), self._wanted(read))
+
+    def _wanted(self, read: str) -> dict[str, int]:
+        return {word: read.count(word) for word in self._words if word in read}
+
+
+def _has(text: str, wanted: Mapping[str, int]) -> bool:
+    return all(text.count(word) >= times for word, times in wanted.items())
 
 
 def _letters(text: str) -> str:

@@ -20,7 +20,7 @@ def with_marks_of(reading: str, sentence: str) -> str:
     Returns
     -------
     str
-        Each mark stands behind the letter that it stands behind in the reading, by a shortest sequence of edits; of
+        Each mark stands before the letter that it stands before in the reading, by a shortest sequence of edits; of
         the sentence's own marks and spaces those within a word or figure of ASCII stay.
 
     Examples

@@ -18,6 +18,9 @@ from caprag.reranking.reranker import Reranker
 from caprag.text import countable, normalize
 from caprag.types import Caption, Hit, Hypothesis
 
+Allows = Callable[[str, str], bool]
+"""Says whether a reading may have an answer."""
+
 Find = Callable[[Sequence[str]], Sequence[Sequence[Hit]]]
 """Finds sentences for readings."""
 
@@ -52,10 +55,15 @@ class Parts:
         Decides for each part as for a caption by itself.
     frequency
         Number of sentences in the corpus that hold a pair of characters in the matching form.
+    allows
+        What must not be answered; ``None`` allows all.
     """
 
-    def __init__(self, find: Find, reranker: Reranker, frequency: Callable[[str], int]) -> None:
+    def __init__(
+        self, find: Find, reranker: Reranker, frequency: Callable[[str], int], allows: Allows | None = None
+    ) -> None:
         self._find, self._reranker, self._frequency = find, reranker, frequency
+        self._allows = allows or (lambda _reading, _answer: True)
         self._glyphs = GlyphTable.load()
 
     def follow(self, decided: Iterable[tuple[Caption, Sequence[Hit]]]) -> Iterator[Caption]:
@@ -70,7 +78,8 @@ class Parts:
         ------
         Caption
             One for each, in order, when the two behind it are known. In two parts the text is both answers with what
-            stood between them; of two captions that are one sentence each has its part of it.
+            stood between them; of two captions that are one sentence each has its part of it. Of captions that are
+            read twice running, as frames of a video are, only the last and the first are put together.
         """
         captions: list[Caption] = []
         # Of the pairs that begin at each: what they say together.
@@ -111,11 +120,16 @@ class Parts:
             if not snapped or (len(snapped) < len(parts) and not cut.between):
                 continue
             sure = snapped[0].confidence * (snapped[1].confidence if len(snapped) > 1 else 1.0)
-            if sure >= self._reranker.line.threshold and (len(snapped), sure) > known:
+            text = _joined(parts[0].text, cut.between, parts[1].text)
+            surer = sure >= self._reranker.line.threshold and (len(snapped), sure) > known
+            if surer and self._allows(caption.hypotheses[0].text, text):
                 known = len(snapped), sure
-                text = _joined(parts[0].text, cut.between, parts[1].text)
                 whole = parts[0].confidence * parts[1].confidence
-                best = replace(caption, text=text, hit=snapped[0].hit, confidence=whole, parts=parts)
+                considered = tuple(part.hit for part in snapped if part.hit is not None)
+                best = replace(
+                    caption, text=text, hit=snapped[0].hit, confidence=whole, parts=parts, evidence={},
+                    considered=considered,
+                )  # fmt: skip
         return best
 
     def put_together(
@@ -135,12 +149,19 @@ class Parts:
         if answer.hit is None:
             return None
         halves = _halved(answer.text, read, behind)
-        if halves is None:
+        if halves is None or not all(
+            self._allows(caption.hypotheses[0].text, half)
+            for caption, half in zip((first, second), halves, strict=True)
+        ):
             return None
-        return (
-            replace(first, text=halves[0], hit=answer.hit, confidence=answer.confidence, evidence=answer.evidence),
-            replace(second, text=halves[1], hit=answer.hit, confidence=answer.confidence, evidence=answer.evidence),
-        )
+        one, two = (
+            replace(
+                caption, text=half, hit=answer.hit, confidence=answer.confidence, evidence=answer.evidence,
+                considered=answer.considered,
+            )
+            for caption, half in zip((first, second), halves, strict=True)
+        )  # fmt: skip
+        return one, two
 
     def _decide(self, reading: str, hits: Sequence[Hit]) -> Caption:
         read = Hypothesis(reading)
@@ -189,7 +210,7 @@ def cuts(reading: str, sentences: Iterable[str] = ()) -> list[Cut]:
 
 def _joined(left: str, between: str, right: str) -> str:
     """Put two answers together; marks that the first ends with are not said twice."""
-    if left and not countable(left[-1]):
+    if left and _BETWEEN.fullmatch(left[-1]):
         between = "".join(character for character in between if character.isspace() or character == "-")
     return f"{left}{between}{right}"
 

@@ -255,12 +255,12 @@ class Reranker:
     def _decide_among(self, read: tuple[Hypothesis, ...], found: Sequence[Candidate], chosen: Chosen | None) -> Caption:
         if chosen is None or chosen.story is None or self.order is None:
             return self.decide(read, found)
-        evidence = {**chosen.candidate.features, "story": chosen.story}
-        others = [candidate for candidate in found if candidate is not chosen.candidate]
         features = chosen.candidate.features
         # Dirt in the picture is read as a character or two of other scripts; it says nothing.
         if features["invented"] - features["stray"] >= _FURTHER:
-            return self.decide(read, [chosen.candidate, *others])
+            return self.decide(read, found)
+        evidence = {**features, "story": chosen.story}
+        others = [candidate for candidate in found if candidate is not chosen.candidate]
         return self._answer(read, [chosen.candidate, *others], self.order.decision, self.among(chosen), evidence)
 
     def among(self, chosen: Chosen) -> dict[str, float]:

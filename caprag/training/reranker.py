@@ -152,7 +152,7 @@ def train_reranker(
     about = {"readings": sum(map(len, episodes)), "episodes": len(episodes), "corpus_sentences": len(index)}
     if about["readings"] >= ENOUGH:
         fitted = fit_reranker(examples, episodes=described, risk=risk, provenance=about)
-        return replace(fitted, line=_with_unseen(fitted.line, start.line, examples))
+        return replace(fitted, line=_with_unseen(fitted.line, start.line, examples), picture=start.picture)
     return _moved(start, examples, described, risk, {**about, "base": dict(start.provenance)})
 
 

@@ -292,8 +292,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         self, hidden: torch.Tensor, input_ids: torch.Tensor | None, prefix: torch.Tensor | None, cache: Any
     ) -> Picture | None:
         """Return what the pointer points to: of this picture, or of the one that a cache is of."""
-        if prefix is not None and input_ids is not None:
-            image = input_ids == self.config.image_token_id
+        image = None if input_ids is None else input_ids == self.config.image_token_id
+        if prefix is not None and image is not None and image.any():
             shown = self._shown(image, prefix)
             states = hidden.new_zeros((*shown.shape, hidden.shape[-1])).masked_scatter(
                 shown.unsqueeze(-1), hidden[image]
@@ -314,11 +314,13 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         else:
             added, share = self.pointer(hidden, places, picture)
             logits = self.get_output_embeddings()(hidden + added) + share * self.ctc_bias
-        # None of these is ever read.
-        never = torch.arange(self.config.blank_token_id + 1, device=logits.device)
-        never = never[never != self.config.text_config.eos_token_id]
-        filled: torch.Tensor = logits.index_fill(-1, never, torch.finfo(logits.dtype).min)
+        filled: torch.Tensor = logits.index_fill(-1, self._never(logits.device), torch.finfo(logits.dtype).min)
         return filled
+
+    def _never(self, device: torch.device) -> torch.Tensor:
+        """Return the tokens that are never read: the special ones but the end."""
+        first = torch.arange(self.config.blank_token_id + 1, device=device)
+        return first[first != self.config.text_config.eos_token_id]
 
     def _places(self, input_ids: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
         """Return the numbers of places, (n, length): the picture's from 1, the text's from 0, which is its start's."""
@@ -408,7 +410,9 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         logits = self._scores(hidden[:, kept], None if position_ids is None else position_ids[:, kept], picture)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size)
+            # What is never read is not to be learnt.
+            learnt = labels.masked_fill(torch.isin(labels, self._never(labels.device)), -100)
+            loss = self.loss_function(logits, learnt, vocab_size=self.config.text_config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=found.past_key_values, hidden_states=found.hidden_states,
             attentions=found.attentions,

@@ -181,7 +181,6 @@ def _map_shard(folder: Path, path: Path) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _last_stage(reader: Path | None) -> LastStage:
-    torch.set_num_threads(1)
     model = ReaderForConditionalGeneration.from_pretrained(reader, dtype=torch.float32) if reader else None
     changes = model.tower_changes if model is not None else None
     return LastStage(changes if changes is not None else TowerChanges(1)).requires_grad_(requires_grad=False)
@@ -189,5 +188,11 @@ def _last_stage(reader: Path | None) -> LastStage:
 
 def _describe_shard(reader: Path | None, folder: Path, path: Path) -> None:
     stage, store = _last_stage(reader), LineStore([path])
-    found = [stage(maps_of(store, [place]))[0].numpy().astype(np.float16) for place in range(len(store))]
+    # As many processes as there are cores: one thread each. What else runs in this one has its own again.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = [stage(maps_of(store, [place]))[0].numpy().astype(np.float16) for place in range(len(store))]
+    finally:
+        torch.set_num_threads(threads)
     write_shard(folder / path.name, store.texts, found, np.zeros((0, CHANNELS), np.float16))

@@ -17,6 +17,7 @@ from caprag.synthesis.damage import Damage, apply_damage, sample_damage
 from caprag.synthesis.generator import Synthesizer
 from caprag.synthesis.recipe import Recipe
 from caprag.synthesis.run import Sentences
+from caprag.text import normalize
 
 if TYPE_CHECKING:
     from caprag.synthesis.backgrounds import Backgrounds
@@ -66,7 +67,7 @@ class DamageMix:
 
 @dataclass(frozen=True, slots=True)
 class CaptionLine:
-    """A cut-out line and what it says."""
+    """A cut-out line, and what it says in its written form."""
 
     image: Image.Image
     text: str
@@ -117,7 +118,7 @@ class CaptionLines:
                 max(0, round(left - room[0])), max(0, round(top - room[1])),
                 min(width, round(right + room[2])), min(height, round(bottom + room[3])),
             )  # fmt: skip
-            lines.append(CaptionLine(Image.fromarray(pixels[box[1] : box[3], box[0] : box[2]]), line.text))
+            lines.append(CaptionLine(Image.fromarray(pixels[box[1] : box[3], box[0] : box[2]]), normalize(line.text)))
         return lines
 
     def __iter__(self) -> Iterator[CaptionLine]:
