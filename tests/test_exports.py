@@ -14,7 +14,7 @@ import caprag
 
 NAMES = [
     "Backgrounds", "CapragError", "Caption", "CaptionPictures", "CorpusError", "Embedder", "ErrorCounts",
-    "FontError", "FrameError", "Hit", "Hypothesis", "Index", "IndexFolderError", "MissingDependencyError",
+    "FontError", "FrameError", "Hit", "Hypothesis", "Index", "IndexFolderError", "Kept", "MissingDependencyError",
     "ModelError", "NoiseChannel", "Pipeline", "PoemFinder", "RapidOCRRecognizer", "Recipe", "Recognizer", "Report",
     "Reranker", "RetrievalReport", "Segment", "Sentence", "Sentences", "SynthesisError", "Synthesizer",
     "TextReport", "VLMRecognizer", "__version__", "cer", "convert", "count_errors", "evaluate_retrieval",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from caprag.errors import ModelError
 from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
-from caprag.recognition.reader.modeling import TowerChanges
+from caprag.recognition.reader.modeling import _EMPTY, TowerChanges
 from caprag.recognition.reader.tower import LAST_STAGE, Tower, line_bytes, line_pixels
 from caprag.synthesis.backgrounds import Backgrounds
 from caprag.synthesis.fonts import load_fonts
@@ -33,7 +33,7 @@ from caprag.training.reader import (
 )
 from caprag.training.reader.features import picture_of
 from caprag.training.reader.last_stage import LastStage
-from caprag.training.reader.loop import evaluate_features, fit_blank
+from caprag.training.reader.loop import _Learner, evaluate_features, fit_blank
 from caprag.training.reader.stores import batches
 
 TEXTS = ("ABBA", "CAB", "BEAD", "FACE", "DEAF", "CAFE")
@@ -194,6 +194,22 @@ def test_half_precision_is_for_products_alone(store: LineStore, base: Path, tmp_
     assert losses[True] != losses[False]
     kept = torch.load(tmp_path / "True/checkpoint.pt", weights_only=True)["model"]
     assert {value.dtype for value in kept.values() if value.is_floating_point()} == {torch.float32}
+
+
+def test_pictures_made_up_of_text_look_like_pictures(store: LineStore, base: Path, tmp_path: Path) -> None:
+    """Their steps show characters, those that the text has, and are as long as a picture's."""
+    learner = _Learner(store, base, tmp_path, ReaderOptions(blur=0.0), TEXTS)
+    ids = [learner._ids(text) for text in TEXTS for _ in range(8)]
+    made = learner.made_up(ids, np.random.default_rng(0))
+    steps, wanted = torch.cat(made), []
+    for row, prefix in zip(ids, made, strict=True):
+        wanted += row if len(prefix) == len(row) else [-1] * len(prefix)
+    with torch.no_grad():
+        assert bool((learner.model.projector.blank(steps) < _EMPTY).all())
+        read = learner.model.ctc_logits(steps).argmax(1).tolist()
+    told = [a == b for a, b in zip(read, wanted, strict=True) if b >= 0]
+    assert len(told) > 100
+    assert np.mean(told) > 0.9
 
 
 def test_only_what_is_learnt_moves(store: LineStore, base: Path, tmp_path: Path) -> None:

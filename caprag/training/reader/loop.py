@@ -150,7 +150,7 @@ class _Learner:
         self.processor = ReaderProcessor.from_pretrained(base)
         self.model.train()
         # Of the base, so that a training that goes on has the same.
-        self._alike, self._strength = _alike(self.model), _strength(self.model, store)
+        self._alike, (self._strength, self._doubt) = _alike(self.model), _typical(self.model, store)
         self._steps = store.steps()
         a_pass = sum(1 for _ in batches(self._steps, settings.batch_size, np.random.default_rng(0)))
         self.run = Run(
@@ -227,18 +227,26 @@ class _Learner:
         return functional.cross_entropy(told.logits.float().flatten(0, 1), wanted.flatten())
 
     def _from_text(self, rng: np.random.Generator) -> torch.Tensor:
-        """Read sentences whose pictures are made up: for each character a token near its embedding, or two.
-
-        What is badly seen is lost, lies between the character and one that looks alike, or is that one.
-        """
+        """Read sentences whose pictures are made up."""
         settings = self._settings
         # Sentences of like lengths: what fills up the short ones costs as much as text.
         size = min(settings.batch_size, len(self._sentences))
         start = int(rng.integers(len(self._sentences) - size + 1))
         ids = [self._ids(self._sentences[i])[:40] for i in self._by_length[start : start + size]]
-        table = self.model.get_input_embeddings().weight.detach()
-        # From the embeddings' space back into the neck's.
-        carry = torch.linalg.pinv(self.model.projector.to_text.weight.detach()).T
+        return self._reading_loss(self.made_up(ids, rng), ids)
+
+    @torch.no_grad()
+    def made_up(self, ids: Sequence[Sequence[int]], rng: np.random.Generator) -> list[torch.Tensor]:
+        """Return what the tokens of texts might be made of, (tokens, width) each: for each character one, or two.
+
+        What is badly seen is lost, lies between the character and one that looks alike, or is that one.
+        """
+        settings = self._settings
+        table: Any = self.model.get_input_embeddings().weight
+        # From the embeddings' space back into the neck's, and to where a step is that shows a character.
+        carry = torch.linalg.pinv(self.model.projector.to_text.weight).T
+        blank = self.model.projector.blank
+        away = blank.weight[0] / blank.weight[0].square().sum().clamp(min=1e-6)
         prefixes = []
         for row in ids:
             blurred = rng.random() * settings.blur
@@ -251,8 +259,9 @@ class _Learner:
             mixed = torch.from_numpy(share)[:, None]
             shown = table[torch.from_numpy(tokens)] * (1 - mixed) + table[torch.from_numpy(others)] * mixed
             drawn = rng.standard_normal(shown.shape, np.float32) * np.float32(_SPREAD / math.sqrt(table.shape[1]))
-            prefixes.append(((shown + torch.from_numpy(drawn)) * self._strength) @ carry)
-        return self._reading_loss(prefixes, ids)
+            steps = ((shown + torch.from_numpy(drawn)) * self._strength) @ carry
+            prefixes.append(steps + (self._doubt - blank(steps)) * away)
+        return prefixes
 
 
 def _groups(model: ReaderForConditionalGeneration, settings: ReaderOptions) -> list[dict[str, Any]]:
@@ -283,12 +292,16 @@ def _alike(model: ReaderForConditionalGeneration) -> npt.NDArray[np.int64]:
 
 
 @torch.no_grad()
-def _strength(model: ReaderForConditionalGeneration, store: LineStore) -> float:
-    """Return the length of a step that shows a character, in the lengths of embeddings, in the first lines."""
+def _typical(model: ReaderForConditionalGeneration, store: LineStore) -> tuple[float, float]:
+    """Return what steps of the first lines are like that show a character.
+
+    Their length in the lengths of embeddings, and the logit of there being no character.
+    """
     rows = [torch.from_numpy(store[i].astype(np.float32)) for i in range(min(20, len(store)))]
     embeddings: Any = model.get_input_embeddings().weight
-    found = model.projector.to_text(torch.cat(model.prefixes(rows))).norm(dim=1).median()
-    return float(found / embeddings.norm(dim=1).median())
+    steps = torch.cat(model.prefixes(rows))
+    found = model.projector.to_text(steps).norm(dim=1).median()
+    return float(found / embeddings.norm(dim=1).median()), float(model.projector.blank(steps).median())
 
 
 def _deviation(store: LineStore) -> float:
