@@ -183,9 +183,11 @@ def save(
     """Write the reader in half precision, with how it was made."""
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    ReaderForConditionalGeneration.from_pretrained(trained).to(torch.float16).save_pretrained(part)
+    model = ReaderForConditionalGeneration.from_pretrained(trained).to(torch.float16)
+    model.config.ctc_share = arguments.ctc_share
+    model.save_pretrained(part)
     ReaderProcessor.from_pretrained(trained).save_pretrained(part)
-    names = ("tuned", "lines", "described", "measured", "hidden", "layers", "seed")
+    names = ("tuned", "lines", "described", "measured", "hidden", "layers", "ctc_share", "seed")
     recipe = {
         "options": {
             name: str(value) if isinstance(value := getattr(arguments, name), Path) else value for name in names
@@ -223,6 +225,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--ctc-weight", type=float, default=0.0, help="of CTC's loss in the last phase")
+    parser.add_argument("--ctc-share", type=float, default=1.0, help="power of CTC's word when the reader reads")
     parser.add_argument("--neck-rate", type=float, default=0.0, help="learning rate of the neck in the last phase")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from caprag.recognition.reader import (
     ReaderProcessor,
     character_tokenizer,
 )
+from caprag.recognition.reader.ctc_prefix import next_logprobs
 from caprag.recognition.reader.processing import SPECIAL
 from caprag.recognition.reader.tower import CHANNELS, Tower, line_pixels, network_file
 from caprag.recognition.vlm import VLMRecognizer
@@ -49,8 +53,46 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for part in (model.pointer.query.weight, model.pointer.gate.weight, model.pointer.end, model.pointer.end_key):
             part.normal_(std=0.2)
+    model.config.ctc_share = 0.7
     model.save_pretrained(made)
     return made
+
+
+def spelt(path: Sequence[int], blank: int) -> list[int]:
+    """Return what a path of CTC says."""
+    return [token for token, _ in itertools.groupby(path) if token != blank]
+
+
+def test_what_comes_next_is_the_sum_over_all_paths() -> None:
+    """Against a list of all paths: repeated characters, short lines, and texts that a line is too short for."""
+    blank, end, tokens, steps = 1, 0, 5, 5
+    generator = torch.Generator().manual_seed(0)
+    heard = torch.rand(2, steps, tokens, generator=generator)
+    heard[:, :, end] = 0
+    heard /= heard.sum(-1, keepdim=True)
+    heard[1, 3:] = 0
+    heard[1, 3:, blank] = 1
+    texts = torch.tensor([[2, 2, 3], [2, 3, 4], [3, 3, 3], [4, 2, 2]])
+    found = next_logprobs(heard, texts, blank=blank, end=end)
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(4, 4))
+    torch.testing.assert_close(next_logprobs(heard, texts, blank=blank, end=end, kept=slice(-2, None)), found[:, -2:])
+    paths = list(itertools.product(range(tokens), repeat=steps))
+    for row, text in enumerate(texts.tolist()):
+        chances = [math.prod(float(heard[row // 2, t, token]) for t, token in enumerate(path)) for path in paths]
+        told = [spelt(path, blank) for path in paths]
+        for length in range(4):
+            begun = [
+                (said, chance) for said, chance in zip(told, chances, strict=True) if said[:length] == text[:length]
+            ]
+            whole = sum(chance for _, chance in begun)
+            if whole < 1e-9:
+                continue
+            for token in range(tokens):
+                wanted = [] if token == end else [token]
+                chance = sum(c for said, c in begun if said[length : length + 1] == wanted) / whole
+                assert float(found[row, length, token].exp()) == pytest.approx(
+                    0.0 if token == blank else chance, abs=1e-5
+                )
 
 
 def test_a_line_keeps_its_proportions_and_is_filled_up_with_grey() -> None:

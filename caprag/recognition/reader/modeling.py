@@ -3,9 +3,10 @@
 In LLaVA's way the picture's features stand before the text as if they were tokens: one for each character that the
 steps seem to show. They begin in the space of the characters' embeddings: a step that the tower took for a character
 lies near that character, so that reading is at first copying. Picture and text are numbered side by side, the first
-character of one as the first of the other, so that what is to be copied is always one place ahead. What CTC says of
-the place that a pointer finds is added to the language model's scores. Knows features and token ids, no files and no
-pictures. Plain transformers loads and generates with it once this package is imported.
+character of one as the first of the other, so that what is to be copied is always one place ahead. What CTC says of the
+place that a pointer finds is added to the language model's scores, and so is what CTC expects next, as a whole. Knows
+features and token ids, no files and no pictures. Plain transformers loads and generates with it once this package is
+imported.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import transformers
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from caprag.recognition.reader.ctc_prefix import next_logprobs
 from caprag.recognition.reader.pointer import Picture, Pointer
 from caprag.recognition.reader.tower import POINTWISE, STRIDE, Tower
 
@@ -29,9 +31,16 @@ _hub: Any = transformers  # its annotations differ from version to version
 _EMPTY = math.log(0.9 / 0.1)
 """Logit from which on a step shows no character."""
 
+_IMPOSSIBLE = -1e4
+"""Nats of what CTC rules out; finite in half precision, too."""
+
 
 class ReaderConfig(_hub.PreTrainedConfig):  # type: ignore[misc]
-    """Sizes of the neck, the language model and the tower's changes; tokens for the picture and for no character."""
+    """Sizes of the neck, the language model and the tower's changes; tokens for the picture and for no character.
+
+    `ctc_share` is the power that CTC's own probability of what comes next has in the product with the language model's,
+    0 or more.
+    """
 
     model_type = "caprag_reader"
     sub_configs = {"text_config": _hub.Qwen3Config, "neck_config": _hub.PPOCRV6SmallRecConfig}  # noqa: RUF012
@@ -44,6 +53,7 @@ class ReaderConfig(_hub.PreTrainedConfig):  # type: ignore[misc]
         image_token_id: int = 0,
         blank_token_id: int = 4,
         tower_rank: int = 0,
+        ctc_share: float = 0.0,
         **kwargs: Any,
     ) -> None:
         text = text_config or {}
@@ -53,6 +63,7 @@ class ReaderConfig(_hub.PreTrainedConfig):  # type: ignore[misc]
         self.image_token_id = image_token_id
         self.blank_token_id = blank_token_id
         self.tower_rank = tower_rank
+        self.ctc_share = ctc_share
         kwargs.setdefault("tie_word_embeddings", True)
         super().__init__(**kwargs)
 
@@ -125,7 +136,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
     input_modalities = ("image", "text")
     _tied_weights_keys = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}  # noqa: RUF012
     _supports_sdpa = True
-    kept_beside_cache = ("rope_deltas", "picture_keys", "picture_values", "picture_numbers")
+    kept_beside_cache = ("rope_deltas", "picture_keys", "picture_values", "picture_numbers", "picture_heard")
     """What belongs to a cache and is not in it: rows of tensors, as the cache has them."""
 
     def __init__(self, config: ReaderConfig) -> None:
@@ -139,12 +150,15 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         self.language_model = _hub.Qwen3ForCausalLM(config.text_config)
         self.pointer = Pointer(config.text_config.hidden_size)
         self._tower: Tower | None = None
+        self._heard: torch.Tensor | None = None
         # How far the numbers of a text's places lie behind those that a cache counts, (lines, 1).
         self.rope_deltas: torch.Tensor | None = None
         # What the pointer points to in the pictures of a cache.
         self.picture_keys: torch.Tensor | None = None
         self.picture_values: torch.Tensor | None = None
         self.picture_numbers: torch.Tensor | None = None
+        # And what CTC hears in them, (lines, steps, tokens).
+        self.picture_heard: torch.Tensor | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -214,15 +228,26 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
 
     def prefixes(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return what the tokens of lines are made of, (m, width) each, from the tower's (steps, 384) each."""
+        return self._read_lines(features)[0]
+
+    def _read_lines(self, features: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Return what lines' tokens are made of, and what CTC hears, (lines, steps, tokens), where that has a share."""
         by_length: dict[int, list[int]] = {}
         for place, found in enumerate(features):
             by_length.setdefault(len(found), []).append(place)
         prefixes: list[Any] = [None] * len(features)
-        for places in by_length.values():
+        heard: torch.Tensor | None = None
+        if self.config.ctc_share:
+            shape = (len(features), max(by_length), self.config.text_config.vocab_size)
+            heard = torch.zeros(shape, device=self.device)
+            heard[:, :, self.config.blank_token_id] = 1.0
+        for length, places in by_length.items():
             steps = self.steps(torch.stack([features[place] for place in places]))
             for place, tokens in zip(places, self.tokens_of(steps), strict=True):
                 prefixes[place] = tokens
-        return prefixes
+            if heard is not None:
+                heard[places, :length] = self.ctc_logits(steps).float().softmax(-1)
+        return prefixes, heard
 
     def look(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *,
@@ -245,8 +270,9 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         Returns
         -------
         dict
-            ``input_ids`` and ``attention_mask`` with as many places as tokens are wanted, at the places' end, and
-            ``prefix``, what they are made of: (n, tokens, width), filled up on the left.
+            ``input_ids`` and ``attention_mask`` with as many places as tokens are wanted, at the places' end;
+            ``prefix``, what they are made of: (n, tokens, width), filled up on the left; and ``heard``, what CTC says
+            of each step, where that has a share in reading.
 
         Raises
         ------
@@ -266,7 +292,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
                 f"the text has places for {counts} steps of the pictures, which have {wanted}; "
                 "let the reader's processor make the inputs"
             )
-        prefixes = self.prefixes(features)
+        prefixes, heard = self._read_lines(features)
         ids, mask = input_ids.clone(), torch.ones_like(input_ids) if attention_mask is None else attention_mask.clone()
         for row, prefix in enumerate(prefixes):
             gone = image[row].nonzero()[: counts[row] - len(prefix), 0]
@@ -274,7 +300,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         first = int(mask.argmax(1).min()) if short else 0
         longest = max(map(len, prefixes))
         filled = torch.stack([nn.functional.pad(prefix, (0, 0, longest - len(prefix), 0)) for prefix in prefixes])
-        return {**others, "input_ids": ids[:, first:], "attention_mask": mask[:, first:], "prefix": filled}
+        seen = {**others, "input_ids": ids[:, first:], "attention_mask": mask[:, first:], "prefix": filled}
+        return seen if heard is None else {**seen, "heard": heard}
 
     def _embeddings(self, input_ids: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Put the tokens of lines where the ids have places for them."""
@@ -302,7 +329,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
             self.picture_keys, self.picture_values, self.picture_numbers = (part.detach() for part in picture)
             return picture
         if cache is None or not int(cache.get_seq_length()):
-            self.picture_keys = self.picture_values = self.picture_numbers = None
+            self.picture_keys = self.picture_values = self.picture_numbers = self.picture_heard = None
         if self.picture_keys is None or self.picture_values is None or self.picture_numbers is None:
             return None
         return self.picture_keys, self.picture_values, self.picture_numbers
@@ -316,6 +343,23 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
             logits = self.get_output_embeddings()(hidden + added) + share * self.ctc_bias
         filled: torch.Tensor = logits.index_fill(-1, self._never(logits.device), torch.finfo(logits.dtype).min)
         return filled
+
+    def _with_expected(self, logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Add what CTC expects next to the scores of the last places, (n, places, tokens).
+
+        The ids are those of the text up to there, (n, length), with its start or, where that is in a cache, without.
+        """
+        if self.picture_heard is None or not self.config.ctc_share:
+            return logits
+        start = ids[0] == self.config.text_config.bos_token_id
+        said = ids[:, int(start.int().argmax()) + 1 :] if bool(start.any()) else ids
+        places = min(logits.shape[1], said.shape[1] + 1)
+        expected = next_logprobs(
+            self.picture_heard, said, blank=self.config.blank_token_id, end=self.config.text_config.eos_token_id,
+            kept=slice(-places, None),
+        )  # fmt: skip
+        added = self.config.ctc_share * expected.clamp(min=_IMPOSSIBLE).to(logits.dtype)
+        return torch.cat([logits[:, :-places], logits[:, -places:] + added], 1)
 
     def _never(self, device: torch.device) -> torch.Tensor:
         """Return the tokens that are never read: the special ones but the end."""
@@ -348,6 +392,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         pixel_widths: torch.Tensor | None = None,
         features: Sequence[torch.Tensor] | None = None,
         prefix: torch.Tensor | None = None,
+        heard: torch.Tensor | None = None,
+        said: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Any = None,
@@ -368,9 +414,11 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
             Lines as `line_pixels` makes them, filled up to one width, (n, 3, 48, width), and their widths, (n,).
         features
             In their place the tower's features of the lines, (width / 8, 384) each.
-        prefix
+        prefix, heard
             In their place what `look` returned, with its ids and mask. To generate with a cache this is the way, since
             a cache does not know what is hidden; `generate` goes it by itself.
+        said
+            With a cache, the whole text up to here with its start, (n, length); `generate` gives it.
         labels
             (n, length), -100 where nothing is to be learnt.
 
@@ -387,6 +435,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
                     short=False,
                 )  # fmt: skip
                 input_ids, attention_mask, prefix = seen["input_ids"], seen["attention_mask"], seen["prefix"]
+                heard = seen.get("heard")
             if input_ids is None:
                 raise ValueError("there is no text to go on from: input_ids are wanted")
             if attention_mask is None and past_key_values is None:
@@ -403,11 +452,15 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
             past_key_values=past_key_values, use_cache=use_cache, **kwargs,
         )  # fmt: skip
         hidden = found.last_hidden_state
+        if prefix is not None:
+            self.picture_heard = heard
         picture = self._picture(hidden, input_ids, prefix, past_key_values if known else None)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) and logits_to_keep else logits_to_keep
         if isinstance(kept, int):
             kept = slice(None)
         logits = self._scores(hidden[:, kept], None if position_ids is None else position_ids[:, kept], picture)
+        if input_ids is not None:
+            logits = self._with_expected(logits, input_ids if said is None else said)
         loss = None
         if labels is not None:
             # What is never read is not to be learnt.
@@ -424,6 +477,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
             kwargs["input_ids"] = inputs
         if kwargs.get("prefix") is None and (kwargs.keys() & {"pixel_values", "features"}):
             kwargs = self.look(**kwargs)
+        # Not copied for each path of a beam, as tensors among the arguments are.
+        self._heard = kwargs.pop("heard", None)
         return super().generate(**kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
@@ -432,8 +487,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         first = kwargs.get("is_first_iteration", False)
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)
         if prefix is not None and (first or not kwargs.get("use_cache", True)):
-            inputs["prefix"] = prefix
-        return inputs
+            inputs |= {"prefix": prefix, "heard": self._heard}
+        return {**inputs, "said": input_ids}
 
 
 def steps_of(width: int) -> int:

@@ -1,0 +1,71 @@
+"""What CTC says comes next after the beginning of a text, whatever the rest may be.
+
+Summed over all paths, and so as exact as CTC's own probabilities: the prefix probabilities of Graves (2008), which
+Watanabe et al. (2017) join with a decoder's. Knows step probabilities and token ids alone.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_NEVER = -1e30
+_LEAST = 1e-37
+
+
+def next_logprobs(
+    heard: torch.Tensor, text: torch.Tensor, *, blank: int, end: int, kept: slice | None = None
+) -> torch.Tensor:
+    """Return log probabilities of the next token after each beginning of texts.
+
+    Parameters
+    ----------
+    heard
+        Probabilities of tokens at each step, (n, steps, tokens), float32; where a line has ended the blank's is 1.
+    text
+        Token ids, (rows, length): for each line as many rows, side by side. What stands behind an end says nothing.
+    blank, end
+        Ids of no character and of a text's end, which takes the place of what CTC knows by running out of steps.
+    kept
+        Which of the length + 1 beginnings are wanted, the empty one first; ``None`` for all.
+
+    Returns
+    -------
+    torch.Tensor
+        (rows, beginnings, tokens), in nats; each sums up to 1.
+    """
+    rows, length = text.shape
+    count, steps, _ = heard.shape
+    line = torch.arange(count, device=text.device).repeat_interleave(rows // count)
+    place = torch.arange(steps, device=text.device)
+    said = heard[line[:, None, None], place[None, :, None], text[:, None, :]].clamp(min=_LEAST).log()
+    silent = heard[line, :, blank].clamp(min=_LEAST).log()
+    again = torch.zeros_like(text, dtype=torch.bool)
+    again[:, 1:] = text[:, 1:] == text[:, :-1]
+    # Of each beginning: paths that end in no character, and in its last one.
+    open_, closed = (torch.full((rows, length + 1), _NEVER, device=text.device) for _ in range(2))
+    open_[:, 0] = 0.0
+    before, before_open = [], []
+    for step in range(steps):
+        both = torch.logaddexp(open_, closed)
+        before.append(both)
+        before_open.append(open_)
+        come = torch.where(again, open_[:, :-1], both[:, :-1])
+        grown = torch.logaddexp(closed[:, 1:], come) + said[:, step]
+        open_ = both + silent[:, step, None]
+        closed = torch.cat([torch.full_like(open_[:, :1], _NEVER), grown], 1)
+    wanted = slice(None) if kept is None else kept
+    ended = torch.logaddexp(open_, closed)[:, wanted]
+    ways = torch.stack(before, 1)[:, :, wanted]
+    most = ways.amax(1)
+    shares = (ways - most[:, None]).exp().transpose(1, 2).reshape(count, -1, steps)
+    sums = torch.bmm(shares, heard).view(rows, -1, heard.shape[2])
+    found = sums.clamp(min=_LEAST).log() + most[:, :, None]
+    if length:
+        # The last character once more wants a step without one between.
+        twice = torch.logsumexp(torch.stack(before_open, 1)[:, :, 1:] + said, 1)
+        last = torch.cat([torch.full_like(text[:, :1], blank), text], 1)[:, wanted]
+        twice = torch.cat([torch.full_like(twice[:, :1], _NEVER), twice], 1)[:, wanted]
+        found.scatter_(2, last[:, :, None], twice[:, :, None])
+    found[:, :, blank] = _NEVER
+    found[:, :, end] = ended
+    return found.log_softmax(-1)
