@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_AT_ONCE = 512
-"""Readings that are searched together."""
+_AT_ONCE, _AT_SHOW = 512, 32
+"""Readings that are searched together: where all answers are wanted, and where they are shown as they come."""
 
 
 class Pipeline:
@@ -223,7 +223,7 @@ class Pipeline:
         """
         if isinstance(frames, (str, PathLike)):
             raise TypeError(f"frames is one path, {frames!r}; a list or another source of pictures is wanted")
-        return self._decide(self.found_in(frames, on_read=on_read))
+        return self._decide(self.found_in(frames, on_read=on_read), self._batch_size)
 
     def found_in(
         self, frames: Iterable[str | PathLike[str] | Image.Image], *, on_read: Callable[[int], object] | None = None
@@ -258,7 +258,7 @@ class Pipeline:
         if isinstance(readings, str):
             raise TypeError(f"readings is the string {readings[:20]!r}; a list of readings is wanted")
         with tqdm(total=len(readings), desc="snap", unit=" lines", disable=not progress) as bar:
-            return list(self._decide(self.found_for(readings, on_read=bar.update, at_once=_AT_ONCE)))
+            return list(self._decide(self.found_for(readings, on_read=bar.update, at_once=_AT_ONCE), _AT_ONCE))
 
     def snap_stream(
         self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None
@@ -266,10 +266,10 @@ class Pipeline:
         """Snap readings as they come, 32 at a time; see `stream` and `snap`."""
         if isinstance(readings, str):
             raise TypeError(f"readings is the string {readings[:20]!r}; a list or another source of readings is wanted")
-        return self._decide(self.found_for(readings, on_read=on_read))
+        return self._decide(self.found_for(readings, on_read=on_read), _AT_SHOW)
 
     def found_for(
-        self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None, at_once: int = 32
+        self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None, at_once: int = _AT_SHOW
     ) -> Iterator[Found]:
         """Find sentences for readings, `at_once` together, without a decision; see `snap_stream`."""
         for batch in _batches(readings, at_once):
@@ -357,14 +357,14 @@ class Pipeline:
             return {}
         return self.index.places_of(hit.id for found in hits for hit in found)
 
-    def _decide(self, found: Iterable[Found]) -> Iterator[Caption]:
-        for caption in self._decided(found):
+    def _decide(self, found: Iterable[Found], at_once: int) -> Iterator[Caption]:
+        for caption in self._decided(found, at_once):
             if self._keep_marks and caption.hit is not None:
                 yield replace(caption, text=with_marks_of(caption.hypotheses[0].text, caption.text))
             else:
                 yield caption
 
-    def _decided(self, found: Iterable[Found]) -> Iterator[Caption]:
+    def _decided(self, found: Iterable[Found], at_once: int) -> Iterator[Caption]:
         if self.index is None:
             for one in found:
                 yield from self.reranker.rerank_batch([one.hypotheses], [one.hits], _never, [one.margins])
@@ -392,7 +392,11 @@ class Pipeline:
             None if self._kept is None else self._kept.allows,
         )  # fmt: skip
         pairs = ((caption, remembered.popleft()) for caption in captions)
-        yield from parts.follow(pairs) if self._in_order else itertools.starmap(parts.taken_apart, pairs)
+        if self._in_order:
+            # What is decided in order comes in blocks.
+            yield from parts.follow(pairs, max(at_once, chooser.BLOCK) if self._knows_order else at_once)
+        else:
+            yield from (caption for caption, _ in parts.each_apart(pairs, at_once))
 
 
 def _never(_gram: str) -> int:

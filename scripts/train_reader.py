@@ -187,11 +187,11 @@ def save(
     model.config.ctc_share = arguments.ctc_share
     model.save_pretrained(part)
     ReaderProcessor.from_pretrained(trained).save_pretrained(part)
-    names = ("tuned", "lines", "described", "measured", "hidden", "layers", "ctc_share", "seed")
+    names = ("lines", "described", "measured", "hidden", "layers", "ctc_share", "seed")
+    before = arguments.tuned / "recipe.json" if arguments.tuned else None
     recipe = {
-        "options": {
-            name: str(value) if isinstance(value := getattr(arguments, name), Path) else value for name in names
-        },
+        "options": {name: getattr(arguments, name) for name in names},
+        "before": json.loads(before.read_text(encoding="utf-8")) if before and before.exists() else None,
         **{name: asdict(chosen) for name, chosen in options.items()},
         "figures": figures,
     }

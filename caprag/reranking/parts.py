@@ -6,8 +6,9 @@ itself is. Knows nothing of how sentences are found.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rapidfuzz.distance import Levenshtein
@@ -66,13 +67,15 @@ class Parts:
         self._allows = allows or (lambda _reading, _answer: True)
         self._glyphs = GlyphTable.load()
 
-    def follow(self, decided: Iterable[tuple[Caption, Sequence[Hit]]]) -> Iterator[Caption]:
+    def follow(self, decided: Iterable[tuple[Caption, Sequence[Hit]]], at_once: int = 1) -> Iterator[Caption]:
         """Go over captions in their order, and take apart or put together those that were kept as read.
 
         Parameters
         ----------
         decided
             Captions, each with all that was found for it.
+        at_once
+            Captions that are waited for, so that their parts are searched together, >= 1.
 
         Yields
         ------
@@ -85,8 +88,7 @@ class Parts:
         # Of the pairs that begin at each: what they say together.
         pairs: list[tuple[Caption, Caption] | None] = []
         before, previous = 0.0, None
-        for caption, hits in decided:
-            apart = self.taken_apart(caption, hits)
+        for apart, hits in self.each_apart(decided, at_once):
             if previous is not None:
                 pairs.append(self.put_together(*previous, apart, hits))
             captions.append(apart)
@@ -101,18 +103,27 @@ class Parts:
             yield captions.pop(0)
             pairs.pop(0)
 
-    def taken_apart(self, caption: Caption, hits: Sequence[Hit]) -> Caption:
-        """Return the answer in two parts, or the caption as it is where no two sentences are surer.
+    def take_apart(self, captions: Sequence[Caption], hits: Sequence[Sequence[Hit]]) -> list[Caption]:
+        """Return answers in two parts, or a caption as it is where no two sentences are surer.
 
         Where something stands between them one part may be kept as read; elsewhere both must be sentences.
+
+        Parameters
+        ----------
+        captions, hits
+            The captions, and all that was found for each.
         """
-        if caption.hit is not None:
-            return caption
-        found = cuts(caption.hypotheses[0].text, [hit.text for hit in hits])
-        if not found:
-            return caption
-        texts = list(dict.fromkeys(part for cut in found for part in (cut.left, cut.right)))
+        found = [
+            [] if caption.hit is not None else cuts(caption.hypotheses[0].text, [hit.text for hit in near])
+            for caption, near in zip(captions, hits, strict=True)
+        ]
+        texts = list(dict.fromkeys(part for several in found for cut in several for part in (cut.left, cut.right)))
+        if not texts:
+            return list(captions)
         answers = dict(zip(texts, map(self._decide, texts, self._find(texts)), strict=True))
+        return [self._best_cut(caption, several, answers) for caption, several in zip(captions, found, strict=True)]
+
+    def _best_cut(self, caption: Caption, found: Sequence[Cut], answers: Mapping[str, Caption]) -> Caption:
         best, known = caption, (0, 0.0)
         for cut in found:
             parts = (answers[cut.left], answers[cut.right])
@@ -131,6 +142,15 @@ class Parts:
                     considered=considered,
                 )  # fmt: skip
         return best
+
+    def each_apart(
+        self, decided: Iterable[tuple[Caption, Sequence[Hit]]], at_once: int = 1
+    ) -> Iterator[tuple[Caption, Sequence[Hit]]]:
+        """Take captions apart that come one by one, `at_once` together; none is put together with another."""
+        remaining = iter(decided)
+        while block := list(itertools.islice(remaining, at_once)):
+            captions, hits = [caption for caption, _ in block], [near for _, near in block]
+            yield from zip(self.take_apart(captions, hits), hits, strict=True)
 
     def put_together(
         self, first: Caption, first_hits: Sequence[Hit], second: Caption, second_hits: Sequence[Hit]
