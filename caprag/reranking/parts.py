@@ -1,7 +1,7 @@
 """Captions that are not one sentence: two sentences in one caption, and one sentence over two captions.
 
-What was kept as read is tried in two parts, and together with the caption behind it. A part is decided as a caption by
-itself is. Knows nothing of how sentences are found.
+What was kept as read is tried in two parts, and together with the caption behind it; where no letter would change it
+stays as it was read. A part is decided as a caption by itself is. Knows nothing of how sentences are found.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ class Parts:
             sure = snapped[0].confidence * (snapped[1].confidence if len(snapped) > 1 else 1.0)
             text = _joined(parts[0].text, cut.between, parts[1].text)
             surer = sure >= self._reranker.line.threshold and (len(snapped), sure) > known
-            if surer and self._allows(caption.hypotheses[0].text, text):
+            read = caption.hypotheses[0].text
+            if surer and countable(text) != countable(read) and self._allows(read, text):
                 known = len(snapped), sure
                 whole = parts[0].confidence * parts[1].confidence
                 considered = tuple(part.hit for part in snapped if part.hit is not None)
@@ -169,9 +170,13 @@ class Parts:
         if answer.hit is None:
             return None
         halves = _halved(answer.text, read, behind)
-        if halves is None or not all(
-            self._allows(caption.hypotheses[0].text, half)
-            for caption, half in zip((first, second), halves, strict=True)
+        if (
+            halves is None
+            or countable("".join(halves)) == together
+            or not all(
+                self._allows(caption.hypotheses[0].text, half)
+                for caption, half in zip((first, second), halves, strict=True)
+            )
         ):
             return None
         one, two = (
