@@ -43,7 +43,7 @@ def test_a_substitution_by_hand() -> None:
     assert found.features == pytest.approx(
         {
             "edits": 1, "edit_rate": 1 / 6, "folded_edits": 1, "folded_edit_rate": 1 / 6, "variant_edits": 0,
-            "glyph_distance": 1 - alike, "glyph_rate": (1 - alike) / 6, "worst_glyph": 1 - alike,
+            "simplified": 0, "glyph_distance": 1 - alike, "glyph_rate": (1 - alike) / 6, "worst_glyph": 1 - alike,
             "lost": 0, "invented": 0, "stray": 0, "log_length": math.log(6), "inverse_length": 1 / 6,
             "familiarity": 0, "gap": 3, "dense": 0.9, "lexical": 1, "doubt": 0, "margin": 0,
         },
@@ -64,6 +64,18 @@ def test_variants_are_told_from_edits() -> None:
     assert (features["edits"], features["folded_edits"], features["variant_edits"]) == (2, 0, 2)
     features = best("妳好", hit(0, "你好")).features
     assert (features["edits"], features["folded_edits"], features["variant_edits"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("read", "sentence", "count"),
+    [
+        ("怎麼會這樣", "怎么会这样", 4), ("怎么会这样", "怎麼會這樣", 0), ("妳在這裏", "你在這裡", 0), ("王后", "王後", 0),
+        ("我們走吧", "我们该走了", 1),
+    ],
+)  # fmt: skip
+def test_a_sentence_in_simplified_characters_is_told(read: str, sentence: str, count: int) -> None:
+    """By what the reading has in traditional ones; the other way round a reader takes one for the other."""
+    assert best(read, hit(0, sentence)).features["simplified"] == count
 
 
 def test_familiarity_is_that_of_the_rarest_pair() -> None:

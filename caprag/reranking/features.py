@@ -5,6 +5,7 @@ Each feature is a plain number read off the two texts, the hit's scores, or the 
 
 from __future__ import annotations
 
+import functools
 import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from rapidfuzz.distance import Levenshtein
 
 from caprag.glyphs import GlyphTable
-from caprag.text import countable, match_form, normalize
+from caprag.text import convert, countable, match_form, normalize
 from caprag.types import Hit, Hypothesis
 
 FEATURES: Mapping[str, str] = {
@@ -22,6 +23,7 @@ FEATURES: Mapping[str, str] = {
     "folded_edits": "Levenshtein distance after folding variants, at most 8",
     "folded_edit_rate": "folded_edits / characters of the reading, at most 2",
     "variant_edits": "edits - folded_edits: characters that differ only by region, at most 8",
+    "simplified": "traditional characters of the reading that the sentence has in their simplified form, at most 8",
     "glyph_distance": "edit distance in which look-alikes cost little, at most 8",
     "glyph_rate": "glyph_distance / characters of the reading, at most 2",
     "worst_glyph": "cost of the least alike substitution, in [0, 1]",
@@ -166,13 +168,15 @@ def _compare(
     steps = Levenshtein.editops(read, text)
     form, other = match_form(read), match_form(text)
     folded = Levenshtein.editops(form, other)
-    swaps = [1.0 - glyphs.similarity(read[s.src_pos], text[s.dest_pos]) for s in steps if s.tag == "replace"]
+    swapped = [step for step in steps if step.tag == "replace"]
+    swaps = [1.0 - glyphs.similarity(read[s.src_pos], text[s.dest_pos]) for s in swapped]
     return {
         "edits": min(len(steps), _MOST_EDITS),
         "edit_rate": min(len(steps) / len(read), _MOST_RATE),
         "folded_edits": min(len(folded), _MOST_EDITS),
         "folded_edit_rate": min(len(folded) / len(read), _MOST_RATE),
         "variant_edits": min(max(len(steps) - len(folded), 0), _MOST_EDITS),
+        "simplified": min(sum(_simplifies(read[s.src_pos], text[s.dest_pos]) for s in swapped), _MOST_EDITS),
         "glyph_distance": min(glyph_distance, _MOST_EDITS),
         "glyph_rate": min(glyph_distance / len(read), _MOST_RATE),
         "worst_glyph": max(swaps, default=0.0),
@@ -183,6 +187,12 @@ def _compare(
         "inverse_length": 1.0 / len(read),
         "familiarity": _familiarity(form, [s.src_pos for s in folded], frequency),
     }
+
+
+@functools.lru_cache(maxsize=4096)
+def _simplifies(read: str, written: str) -> bool:
+    """Say whether a character is the simplified form of another, and no traditional one itself."""
+    return convert(read, "s") == written and convert(written, "hk") != written
 
 
 def _stray(read: str, text: str, places: Sequence[int]) -> int:
