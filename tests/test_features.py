@@ -69,8 +69,8 @@ def test_variants_are_told_from_edits() -> None:
 @pytest.mark.parametrize(
     ("read", "sentence", "count"),
     [
-        ("怎麼會這樣", "怎么会这样", 4), ("怎么会这样", "怎麼會這樣", 0), ("妳在這裏", "你在這裡", 0), ("王后", "王後", 0),
-        ("我們走吧", "我们该走了", 1),
+        ("怎麼會這樣", "怎么会这样", 4), ("怎么会这样", "怎麼會這樣", 0), ("妳在這裏", "你在這裡", 0),
+        ("王后", "王後", 0), ("我們走吧", "我们该走了", 1), ("我們都走了", "我們都走吧", 0),
     ],
 )  # fmt: skip
 def test_a_sentence_in_simplified_characters_is_told(read: str, sentence: str, count: int) -> None:

@@ -168,15 +168,14 @@ def _compare(
     steps = Levenshtein.editops(read, text)
     form, other = match_form(read), match_form(text)
     folded = Levenshtein.editops(form, other)
-    swapped = [step for step in steps if step.tag == "replace"]
-    swaps = [1.0 - glyphs.similarity(read[s.src_pos], text[s.dest_pos]) for s in swapped]
+    swaps = [1.0 - glyphs.similarity(read[s.src_pos], text[s.dest_pos]) for s in steps if s.tag == "replace"]
     return {
         "edits": min(len(steps), _MOST_EDITS),
         "edit_rate": min(len(steps) / len(read), _MOST_RATE),
         "folded_edits": min(len(folded), _MOST_EDITS),
         "folded_edit_rate": min(len(folded) / len(read), _MOST_RATE),
         "variant_edits": min(max(len(steps) - len(folded), 0), _MOST_EDITS),
-        "simplified": min(sum(_simplifies(read[s.src_pos], text[s.dest_pos]) for s in swapped), _MOST_EDITS),
+        "simplified": min(sum((c := _simplified(r)) in text and c != "" for r in read if r not in text), _MOST_EDITS),
         "glyph_distance": min(glyph_distance, _MOST_EDITS),
         "glyph_rate": min(glyph_distance / len(read), _MOST_RATE),
         "worst_glyph": max(swaps, default=0.0),
@@ -190,9 +189,10 @@ def _compare(
 
 
 @functools.lru_cache(maxsize=4096)
-def _simplifies(read: str, written: str) -> bool:
-    """Say whether a character is the simplified form of another, and no traditional one itself."""
-    return convert(read, "s") == written and convert(written, "hk") != written
+def _simplified(character: str) -> str:
+    """Return the simplified form of a character, one that is no traditional character itself; else none."""
+    form = convert(character, "s")
+    return form if form != character and convert(form, "hk") != form else ""
 
 
 def _stray(read: str, text: str, places: Sequence[int]) -> int:
