@@ -171,9 +171,9 @@ def test_the_readers_folder_is_known_without_more(tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path)
     frame = Image.open(FRAMES / "01-clear.jpg").convert("RGB")
     ((part,),) = RapidOCRRecognizer(n_threads=1).find_parts_batch([frame])
-    inputs = processor([part.image])
-    made = model.generate(**inputs, max_new_tokens=6, do_sample=False)
-    wanted = tokens.decode(made[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    seen = model.look(**processor([part.image]))
+    made = model.generate(**seen, max_new_tokens=6, do_sample=False)
+    wanted = tokens.decode(made[0][seen["input_ids"].shape[1] :], skip_special_tokens=True)
     program = (
         "import sys\nfrom PIL import Image\nfrom caprag.recognition.vlm import VLMRecognizer\n"
         "reader = VLMRecognizer(sys.argv[1], device='cpu', max_new_tokens=6)\n"

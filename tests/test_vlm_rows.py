@@ -246,9 +246,10 @@ def test_the_shipped_reader_is_shown_parts_unless_told(folder: Path, reader: VLM
 def test_a_whole_frame_reads_as_plain_generation_says(folder: Path, singly: VLMRecognizer) -> None:
     model: Any = ReaderForConditionalGeneration.from_pretrained(folder).eval()
     processor = ReaderProcessor.from_pretrained(folder)
-    inputs = processor([STACKED])
-    made = model.generate(**inputs, max_new_tokens=5, do_sample=False)
-    said = processor.tokenizer.decode(made[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    seen = model.look(**processor([STACKED]))
+    made = model.generate(**seen, max_new_tokens=5, do_sample=False)
+    said = processor.tokenizer.decode(made[0][seen["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert said
     assert singly.recognize_batch([STACKED])[0][0].text == said.strip()
 
 
