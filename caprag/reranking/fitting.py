@@ -214,7 +214,11 @@ def fit_reranker(
     apart = _shows_all(judged) and _shows_all(read)
     line = _fit_decision(read if apart else examples, FEATURES, penalty, risk)
     picture = _fit_decision(judged, FEATURES, penalty, risk) if apart else None
-    alone = Reranker(line, (sum(exact) + 1) / (len(exact) + 2), picture=picture, provenance=dict(provenance or {}))
+    blank = [example.reading_right for example in read if example.features is None]
+    alone = Reranker(
+        line, (sum(exact) + 1) / (len(exact) + 2), picture=picture, unmatched=(sum(blank) + 1) / (len(blank) + 2),
+        provenance=dict(provenance or {}),
+    )  # fmt: skip
     if not episodes:
         return alone
     whole, _ = _listening(alone, episodes, penalty, seed)

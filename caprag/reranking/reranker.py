@@ -8,6 +8,7 @@ All lies in a JSON file that says what it was fitted on. It knows nothing of pic
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import deque
@@ -89,6 +90,9 @@ class Reranker:
         What is known of captions in their order; ``None`` decides each by itself.
     picture
         Weights for a picture by itself; ``None`` takes those for a reading.
+    unmatched
+        Probability that a reading is right to which no sentence could be compared, since it has no letter or the corpus
+        is empty; for readings that come without a probability of their own, in [0, 1].
     provenance
         What the weights were fitted on.
     """
@@ -97,14 +101,16 @@ class Reranker:
     exact: float
     order: InOrder | None = None
     picture: Decision | None = None
+    unmatched: float = 0.5
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for decision in (self.line, self.picture):
             if decision is not None:
                 decision.check(FEATURES)
-        if not 0 <= self.exact <= 1:
-            raise ValueError(f"exact is {self.exact}; it must lie in [0, 1]")
+        for name, chance in (("exact", self.exact), ("unmatched", self.unmatched)):
+            if not 0 <= chance <= 1:
+                raise ValueError(f"{name} is {chance}; it must lie in [0, 1]")
 
     def at_risk(self, risk: float) -> Reranker:
         """Return the same with thresholds for a risk; see `Decision.at_risk`."""
@@ -190,7 +196,9 @@ class Reranker:
             raise ValueError("a picture has no hypothesis; an empty text is one too")
         glyphs = GlyphTable.load()
         return [
-            self.decide(tuple(read), candidates(read[0], found, frequency, glyphs, judged, most=2))
+            self.decide(
+                tuple(read), candidates(read[0], found, frequency, glyphs, judged, most=2), pictured=judged is not None
+            )
             for read, found, judged in zip(hypotheses, hits, margins or [None] * len(hits), strict=True)
         ]
 
@@ -215,16 +223,20 @@ class Reranker:
             (`caprag.reranking.chooser`), or all are. Fewer than 12 are decided each by itself, and all are where the
             reranker knows no order.
         """
-        glyphs = GlyphTable.load()
+        glyphs, remaining = GlyphTable.load(), iter(found)
+        first = next(remaining, None)
+        if first is None:
+            return
         described = (
             (_checked(one), candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins), one.places)
-            for one in found
+            for one in itertools.chain([first], remaining)
         )
-        yield from self.decide_in_order(described, sentences)
+        yield from self.decide_in_order(described, sentences, pictured=first.margins is not None)
 
     def decide_in_order(
-        self, described: Iterable[tuple[tuple[Hypothesis, ...], Sequence[Candidate], Places]], sentences: int
-    ) -> Iterator[Caption]:
+        self, described: Iterable[tuple[tuple[Hypothesis, ...], Sequence[Candidate], Places]], sentences: int, *,
+        pictured: bool = False,
+    ) -> Iterator[Caption]:  # fmt: skip
         """Decide for captions that follow each other, whose candidates are known.
 
         Parameters
@@ -233,6 +245,8 @@ class Reranker:
             For each caption its readings, its candidates, the likeliest first, and where their sentences stand.
         sentences
             Of the corpus, >= 1.
+        pictured
+            Whether they were read from pictures, by a reader that knows how likely its readings are.
 
         Yields
         ------
@@ -241,20 +255,22 @@ class Reranker:
         """
         if self.order is None:
             for read, found, _ in described:
-                yield self.decide(read, found)
+                yield self.decide(read, found, pictured=pictured)
             return
         chooser = Chooser(self, sentences)
         waiting: deque[tuple[tuple[Hypothesis, ...], Sequence[Candidate]]] = deque()
         for read, found, places in described:
             waiting.append((read, found))
             for chosen in chooser.push(read[0].text, found, places):
-                yield self._decide_among(*waiting.popleft(), chosen)
+                yield self._decide_among(*waiting.popleft(), chosen, pictured)
         for chosen in chooser.finish():
-            yield self._decide_among(*waiting.popleft(), chosen if chooser.listens else None)
+            yield self._decide_among(*waiting.popleft(), chosen if chooser.listens else None, pictured)
 
-    def _decide_among(self, read: tuple[Hypothesis, ...], found: Sequence[Candidate], chosen: Chosen | None) -> Caption:
+    def _decide_among(
+        self, read: tuple[Hypothesis, ...], found: Sequence[Candidate], chosen: Chosen | None, pictured: bool
+    ) -> Caption:
         if chosen is None or chosen.story is None or self.order is None:
-            return self.decide(read, found)
+            return self.decide(read, found, pictured=pictured)
         features = chosen.candidate.features
         # Dirt in the picture is read as a character or two of other scripts; it says nothing.
         if features["invented"] - features["stray"] >= _FURTHER:
@@ -271,11 +287,15 @@ class Reranker:
         snap, keep = (max(min(value, MOST), -MOST) for value in odds)
         return {"snap": snap, "keep": keep, "story": chosen.story}
 
-    def decide(self, hypotheses: tuple[Hypothesis, ...], found: Sequence[Candidate]) -> Caption:
+    def decide(
+        self, hypotheses: tuple[Hypothesis, ...], found: Sequence[Candidate], *, pictured: bool = False
+    ) -> Caption:
         """Decide for one picture or reading by itself, whose candidates are known, the likeliest first."""
         if not found:
-            # Nothing to compare with: as sure as the reader was.
-            return Caption(hypotheses[0].text, None, hypotheses, min(1.0, math.exp(hypotheses[0].logprob)))
+            # Nothing to compare with: as sure as the reader was, where it has said so.
+            told = pictured or hypotheses[0].logprob < 0
+            sure = min(1.0, math.exp(hypotheses[0].logprob)) if told else self.unmatched
+            return Caption(hypotheses[0].text, None, hypotheses, sure)
         return self._answer(hypotheses, found, self.alone(found[0]), found[0].features, found[0].features)
 
     def _answer(
