@@ -28,9 +28,6 @@ def verdict(caption: caprag.Caption) -> tuple[str, tuple[int, int, int]]:
         return "no caption", NONE
     if caption.hit is None:
         return f"kept as read, {sure}", KEPT
-    if caption.parts:
-        ids = " and ".join(str(part.hit.id) for part in caption.parts if part.hit is not None)
-        return f"in two parts, snapped to {ids}, {sure}", SNAPPED
     return f"snapped to sentence {caption.hit.id}, {sure}", SNAPPED
 
 

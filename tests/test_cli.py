@@ -93,7 +93,9 @@ def test_snap_leaves_alone_what_it_is_told_to(run: Any, index: Path, tmp_path: P
 
 
 def test_snap_tells_the_parts_of_a_caption(run: Any, index: Path) -> None:
-    (row,) = run("snap", "-", "--index", index, stdin="不會持績太久的　　妳在開玩笑馬\n".encode()).rows
+    read = "不會持績太久的　　妳在開玩笑馬\n".encode()
+    assert "parts" not in run("snap", "-", "--index", index, stdin=read).rows[0]
+    (row,) = run("snap", "-", "--index", index, "--parts", stdin=read).rows
     assert row["text"] == "不會持續太久的 妳在開玩笑嗎"
     assert row["parts"] == [
         {"text": "不會持續太久的", "sentence_id": 1}, {"text": "妳在開玩笑嗎", "sentence_id": 0},

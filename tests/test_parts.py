@@ -74,7 +74,7 @@ def test_what_is_kept_is_kept_in_parts_and_halves(index: caprag.Index) -> None:
     halves = ["他說他從來沒冇", "去過那裡"]
 
     def answers(kept: caprag.Kept, read: list[str]) -> list[str]:
-        return [caption.text for caption in caprag.Pipeline(index, kept=kept).snap(read)]
+        return [caption.text for caption in caprag.Pipeline(index, kept=kept, parts=True).snap(read)]
 
     assert answers(caprag.Kept(lines=[two, halves[0]]), [two, *halves]) == [two, *halves]
     assert answers(caprag.Kept(lines=[halves[1]]), halves) == halves

@@ -204,12 +204,15 @@ def test_a_sentence_that_stands_nowhere_is_decided_by_itself() -> None:
     assert [caption.text for caption in in_order] == [caption.text for caption in by_line]
 
 
-@pytest.mark.parametrize(("own", "stray", "snapped"), [(2.0, 0.0, True), (3.0, 0.0, False), (3.0, 1.0, True)])
-def test_no_neighbour_is_heard_against_a_reading_that_says_more(own: float, stray: float, snapped: bool) -> None:
-    """As with two sentences in one caption: the place is right, and the sentence is not all that is said."""
+@pytest.mark.parametrize(
+    ("own", "stray", "lost", "snapped"),
+    [(2.0, 0.0, 2.0, True), (3.0, 0.0, 0.0, False), (3.0, 1.0, 0.0, True), (0.0, 0.0, 3.0, False)],
+)
+def test_no_neighbour_is_heard_where_one_says_more(own: float, stray: float, lost: float, snapped: bool) -> None:
+    """As with two sentences in one caption, or a half: the place is right, and what is said is not the sentence."""
     rows = [([candidate(n, 4.0 if n == 20 else 0.0)], {n: [("s", n)]}) for n in range(40)]
     longer = rows[20][0][0]
-    rows[20][0][0] = replace(longer, features={**longer.features, "invented": own, "stray": stray})
+    rows[20][0][0] = replace(longer, features={**longer.features, "invented": own, "stray": stray, "lost": lost})
     described = (((Hypothesis(f"讀{n}"),), found, places) for n, (found, places) in enumerate(rows))
     answer = list(LISTENING.decide_in_order(described, 20_000))[20]
     assert answer.text == ("句20" if snapped else "讀20")

@@ -39,6 +39,10 @@ NeverTouch = Annotated[
     Path | None, typer.Option("--never-touch", help="File of readings, one a line, that stay as they are.")
 ]
 KeepMarks = Annotated[bool, typer.Option("--keep-marks", help="Give sentences the marks and spaces that were read.")]
+PartsOfCaptions = Annotated[
+    bool,
+    typer.Option("--parts", help="Try two sentences in a caption, and one over two; harms more where none fits."),
+]
 NoSnap = Annotated[bool, typer.Option("--no-snap", help="Give every reading as it was read.")]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Add the sentences weighed and what spoke for the best (.jsonl).")

@@ -21,6 +21,7 @@ from caprag.cli.options import (
     NeverTouch,
     NoSnap,
     Out,
+    PartsOfCaptions,
     Quiet,
     RerankerFile,
     Risk,
@@ -81,6 +82,7 @@ def read(
     words: Words = None,
     never_touch: NeverTouch = None,
     keep_marks: KeepMarks = False,
+    parts: PartsOfCaptions = False,
     no_snap: NoSnap = False,
     explain: Explain = False,
     quiet: Quiet = False,
@@ -155,6 +157,7 @@ def read(
             pipeline = Pipeline.load(
                 index, recognizer=reader, embedder=open_embedder(embedder), reranker=reranker, n_best=n_best,
                 batch_size=batch_size, risk=risk, kept=Kept.read(words, never_touch), keep_marks=keep_marks,
+                parts=parts,
             )  # fmt: skip
         except ValueError as error:
             refuse(str(error))
@@ -287,6 +290,7 @@ def snap(
     words: Words = None,
     never_touch: NeverTouch = None,
     keep_marks: KeepMarks = False,
+    parts: PartsOfCaptions = False,
     no_snap: NoSnap = False,
     explain: Explain = False,
     quiet: Quiet = False,
@@ -316,7 +320,7 @@ def snap(
         try:
             pipeline = Pipeline.load(
                 None if no_snap else index, embedder=open_embedder(embedder), reranker=reranker, risk=risk,
-                kept=Kept.read(words, never_touch, encoding=encoding), keep_marks=keep_marks,
+                kept=Kept.read(words, never_touch, encoding=encoding), keep_marks=keep_marks, parts=parts,
             )  # fmt: skip
         except ValueError as error:
             refuse(str(error))

@@ -31,8 +31,8 @@ FORMAT = 3
 
 
 _FURTHER = 3
-"""Characters of its own from which on a reading says more than the sentence, whatever its neighbours say. The scripts
-that were fitted on have each caption as one sentence: they can't teach what two in one look like."""
+"""Characters of its own from which on reading or sentence says more than the other, whatever the neighbours say. The
+scripts that were fitted on have each caption as one sentence: they can't teach what two in one, or halves, look like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,7 @@ class Reranker:
             return self.decide(read, found, pictured=pictured)
         features = chosen.candidate.features
         # Dirt in the picture is read as a character or two of other scripts; it says nothing.
-        if features["invented"] - features["stray"] >= _FURTHER:
+        if max(features["invented"] - features["stray"], features["lost"]) >= _FURTHER:
             return self.decide(read, found)
         evidence = {**features, "story": chosen.story}
         others = [candidate for candidate in found if candidate is not chosen.candidate]
