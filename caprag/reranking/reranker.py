@@ -32,7 +32,7 @@ FORMAT = 3
 
 _FURTHER = 3
 """Characters of its own from which on reading or sentence says more than the other, whatever the neighbours say. The
-scripts that were fitted on have each caption as one sentence: they can't teach what two in one, or halves, look like."""
+scripts that were fitted on have each caption as one sentence, and can't teach what two in one, or halves, look like."""
 
 
 @dataclass(frozen=True, slots=True)
