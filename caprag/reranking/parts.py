@@ -212,8 +212,8 @@ def cuts(reading: str, sentences: Iterable[str] = ()) -> list[Cut]:
     --------
     >>> cuts("好呀! 走吧")
     [Cut(left='好呀', between='! ', right='走吧')]
-    >>> cuts("我們好呀走吧", ["我們好呀"])
-    [Cut(left='我們好呀', between='', right='走吧')]
+    >>> cuts("好呀走吧", ["好呀"])
+    [Cut(left='好呀', between='', right='走吧')]
     """
     text = normalize(reading)
     spans = [match.span() for match in _BETWEEN.finditer(text)]
