@@ -149,5 +149,7 @@ def test_captions_of_another_programme_are_left_alone(tiny_embedder: Embedder) -
 def test_a_risk_that_nobody_can_vouch_for_is_refused(index: caprag.Index) -> None:
     with pytest.raises(ValueError, match="lines can vouch for"):
         caprag.Pipeline(index, risk=1e-9)
-    careful, bold = (caprag.Pipeline(index, risk=risk).reranker.line.threshold for risk in (0.0002, 0.05))
-    assert careful > bold >= 0.5
+    careful, bold = (caprag.Pipeline(index, risk=risk).reranker.picture for risk in (0.0005, 0.05))
+    assert careful is not None
+    assert bold is not None
+    assert careful.threshold > bold.threshold >= 0.5
