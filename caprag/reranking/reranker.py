@@ -119,8 +119,13 @@ class Reranker:
         return replace(self, line=self.line.at_risk(risk), picture=picture, order=order)
 
     def alone(self, candidate: Candidate) -> Decision:
-        """Return the weights for a sentence without its neighbours: those of a picture where it was scored for one."""
-        return self.picture if candidate.judged and self.picture is not None else self.line
+        """Return the weights for a sentence without its neighbours: those of a picture where it was scored for one.
+
+        Readers take a region's characters for another's, and are sure of it: what differs by them alone is decided by
+        the texts.
+        """
+        pictured = candidate.judged and candidate.features["folded_edits"] > 0
+        return self.picture if pictured and self.picture is not None else self.line
 
     @classmethod
     def load(cls, path: str | PathLike[str] | None = None) -> Reranker:
@@ -329,7 +334,7 @@ class Reranker:
         if not line:
             return {}
         # Evidence does not say which weights it was weighed by; only a picture's has doubt, or a margin.
-        pictured = self.picture is not None and bool(line["doubt"] or line["margin"])
+        pictured = bool(line["doubt"] or line["margin"]) and line["folded_edits"] > 0
         alone = self.picture if pictured and self.picture is not None else self.line
         told = {"bias": alone.snap_bias - alone.keep_bias}
         told |= {name: (alone.snap[name] - alone.keep[name]) * value for name, value in line.items()}
