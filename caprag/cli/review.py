@@ -75,8 +75,7 @@ def explain(
         what = "snapped to the sentence" if caption.hit is not None else "kept as read"
         if caption.parts:
             what = "in two parts"
-        decision = pipeline.reranker.picture if _is_file(given) else None
-        threshold = (decision or pipeline.reranker.line).threshold
+        threshold = pipeline.reranker.weighed_by(caption.evidence).threshold
         typer.echo(f"  answer     {caption.text}  ({what}; {caption.confidence:.1%} sure, snaps from {threshold:.1%})")
         for part in caption.parts:
             typer.echo(f"  part       {part.text}  ({'kept' if part.hit is None else f'sentence {part.hit.id}'})")

@@ -217,8 +217,7 @@ def cuts(reading: str, sentences: Iterable[str] = ()) -> list[Cut]:
     """
     text = normalize(reading)
     spans = [match.span() for match in _BETWEEN.finditer(text)]
-    places = [place for place, character in enumerate(text) if countable(character)]
-    letters = "".join(text[place] for place in places)
+    places, letters = _lettered(text)
     for sentence in map(countable, sentences):
         length = len(sentence)
         for size in (length, length - 1, length + 1):
@@ -233,6 +232,12 @@ def cuts(reading: str, sentences: Iterable[str] = ()) -> list[Cut]:
     return [cut for cut, _ in zip(wanted, range(_MOST_CUTS), strict=False)]
 
 
+def _lettered(text: str) -> tuple[list[int], str]:
+    """Return where a text's letters and digits stand, and these alone."""
+    places = [place for place, character in enumerate(text) if countable(character)]
+    return places, "".join(text[place] for place in places)
+
+
 def _joined(left: str, between: str, right: str) -> str:
     """Put two answers together; marks that the first ends with are not said twice."""
     if left and _BETWEEN.fullmatch(left[-1]):
@@ -243,8 +248,7 @@ def _joined(left: str, between: str, right: str) -> str:
 def _halved(sentence: str, read: str, behind: str) -> tuple[str, str] | None:
     """Cut a sentence as two captions do, ``None`` where one of them would have nothing of it."""
     text = normalize(sentence)
-    places = [place for place, character in enumerate(text) if countable(character)]
-    letters = "".join(text[place] for place in places)
+    places, letters = _lettered(text)
     # The cut that leaves the fewest edits; of several the one nearest to where the first caption ends.
     costs = [
         (Levenshtein.distance(read, letters[:size]) + Levenshtein.distance(behind, letters[size:]),

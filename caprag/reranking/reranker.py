@@ -124,7 +124,15 @@ class Reranker:
         Readers take a region's characters for another's, and are sure of it: what differs by them alone is decided by
         the texts.
         """
-        pictured = candidate.judged and candidate.features["folded_edits"] > 0
+        return self._weights(candidate.features, judged=candidate.judged)
+
+    def weighed_by(self, evidence: Mapping[str, float]) -> Decision:
+        """Return the weights that a caption's evidence was weighed by without its neighbours."""
+        # Evidence does not say whether there was a picture; only a picture's has doubt, or a margin.
+        return self._weights(evidence, judged=bool(evidence["doubt"] or evidence["margin"])) if evidence else self.line
+
+    def _weights(self, features: Mapping[str, float], *, judged: bool) -> Decision:
+        pictured = judged and features["folded_edits"] > 0
         return self.picture if pictured and self.picture is not None else self.line
 
     @classmethod
@@ -333,9 +341,7 @@ class Reranker:
         line = {name: value for name, value in evidence.items() if name != "story"}
         if not line:
             return {}
-        # Evidence does not say which weights it was weighed by; only a picture's has doubt, or a margin.
-        pictured = bool(line["doubt"] or line["margin"]) and line["folded_edits"] > 0
-        alone = self.picture if pictured and self.picture is not None else self.line
+        alone = self.weighed_by(evidence)
         told = {"bias": alone.snap_bias - alone.keep_bias}
         told |= {name: (alone.snap[name] - alone.keep[name]) * value for name, value in line.items()}
         if "story" in evidence and self.order is not None:
