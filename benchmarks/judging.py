@@ -41,11 +41,7 @@ def crop_of(level: str, job: reading.Job) -> Image.Image:
     damage = sample_damage(np.random.default_rng([readings.SEED, number, LEVELS.index(level), 3]), STRENGTHS[level])
     rng = np.random.default_rng([readings.SEED, number, 4])
     pixels = apply_damage(np.asarray(frame.convert("RGB")), damage, rng)
-    left, top, right, bottom = rows[0]
-    room = (bottom - top) // 6
-    return Image.fromarray(
-        np.ascontiguousarray(pixels[max(0, top - room) : bottom + room, max(0, left - room) : right + room])
-    )
+    return reading.cut_out(pixels, rows[0])
 
 
 def gather(name: str, index: caprag.Index, level: str, jobs: Sequence[reading.Job]) -> list[Found]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from material import DATA, FILMS, lines, require_data, write
-from rapidfuzz.distance import Levenshtein
 from subtitles import gather
 from tqdm import tqdm
 
 import caprag
 from caprag.evaluation import count_errors, count_outcomes
 from caprag.reranking import fit_reranker
+from caprag.reranking.marks import aligned_place
 from caprag.text import countable
 
 EVERY = 5
@@ -56,10 +56,7 @@ def one_in_two(read: list[str], truth: list[str]) -> Lines:
             found[1].append(true)
             continue
         middle = len(letters) // 2
-        # Where the reading is at the middle of what is true.
-        codes = Levenshtein.opcodes(letters, said)
-        code = next(code for code in codes if code.src_start <= middle < code.src_end)
-        cut = min(code.dest_end, code.dest_start + middle - code.src_start)
+        cut = aligned_place(letters, said, middle)
         found[0].extend((said[:cut], said[cut:]))
         found[1].extend((letters[:middle], letters[middle:]))
     return found

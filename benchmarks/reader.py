@@ -53,12 +53,15 @@ def crops_of(condition: str, job: Job) -> list[Image.Image]:
     frame = readings.paste(name, number)[0] if kind == "bitmaps" else caprag.open_frame(DATA / kind / name)
     damage = damage_of(condition, number, frame.height)
     pixels = apply_damage(np.asarray(frame.convert("RGB")), damage, np.random.default_rng([readings.SEED, number, 2]))
-    crops = []
-    for left, top, right, bottom in rows:
-        room = (bottom - top) // 6
-        crop = pixels[max(0, top - room) : bottom + room, max(0, left - room) : right + room]
-        crops.append(Image.fromarray(np.ascontiguousarray(crop)))
-    return crops
+    return [cut_out(pixels, row) for row in rows]
+
+
+def cut_out(pixels: npt.NDArray[np.uint8], row: readings.Box) -> Image.Image:
+    """Cut out a caption's row, with a sixth of its height around it."""
+    left, top, right, bottom = row
+    room = (bottom - top) // 6
+    crop = pixels[max(0, top - room) : bottom + room, max(0, left - room) : right + room]
+    return Image.fromarray(np.ascontiguousarray(crop))
 
 
 def draw(task: tuple[str, Job, Path]) -> None:

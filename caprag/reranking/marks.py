@@ -32,7 +32,7 @@ def with_marks_of(reading: str, sentence: str) -> str:
     wanted, own = _apart(sentence)
     said = [""] * (len(wanted) + 1)
     for before, mark in enumerate(marks):
-        said[_place(letters, wanted, before)] += mark
+        said[aligned_place(letters, wanted, before)] += mark
     for place in range(1, len(wanted)):
         if not said[place] and (wanted[place - 1] + wanted[place]).isascii():
             said[place] = own[place]
@@ -52,8 +52,8 @@ def _apart(text: str) -> tuple[str, list[str]]:
     return letters, marks
 
 
-def _place(letters: str, wanted: str, before: int) -> int:
-    """Return how many letters of the sentence stand before what stands behind so many of the reading."""
+def aligned_place(letters: str, wanted: str, before: int) -> int:
+    """Return how many letters of one text stand before what stands behind so many of another, by fewest edits."""
     if before in (0, len(letters)):
         return len(wanted) if before else 0
     for code in Levenshtein.opcodes(letters, wanted):
@@ -62,4 +62,4 @@ def _place(letters: str, wanted: str, before: int) -> int:
     return len(wanted)
 
 
-__all__ = ["with_marks_of"]
+__all__ = ["aligned_place", "with_marks_of"]
