@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 from tqdm import tqdm
 
 from caprag.recognition import load_recognizer, open_frame, to_rgb
-from caprag.reranking import Found, Kept, Reranker, chooser
+from caprag.reranking import Found, Kept, Reranker, chooser, joins
 from caprag.reranking.marks import with_marks_of
-from caprag.reranking.parts import REACH, Parts
+from caprag.reranking.parts import Parts
 from caprag.retrieval import Index
 from caprag.types import Caption, Embedder, Hit, Hypothesis, Recognizer
 
@@ -59,8 +59,9 @@ class Pipeline:
     kept
         Words that no answer may lose, and lines that stay as they were read.
     parts
-        Whether a caption may be two sentences, and, where captions are in order, two of them one sentence
-        (`caprag.reranking.parts`). Up to 0.4 % of the captions are harmed then that the corpus lacks.
+        Whether a caption may be any two sentences, or one and something else (`caprag.reranking.parts`). Up to 0.4 %
+        of the captions are harmed then that the corpus lacks. Two that stand one behind the other in a file are always
+        thought of, and so, where readings are in order, is a sentence over two of them (`caprag.reranking.joins`).
     keep_marks
         Whether sentences get the marks and spaces of the readings.
 
@@ -214,7 +215,7 @@ class Pipeline:
         ------
         Caption
             One a picture, in order: the same as `read_batch` gives. Where captions are in order it comes when 32 to 63
-            of those behind it are read, with `parts` two more.
+            of those behind it are read.
 
         Raises
         ------
@@ -276,25 +277,19 @@ class Pipeline:
             hypotheses = [[Hypothesis(text)] for text in batch]
             hits = self.find(hypotheses)
             places = self._places(hits)
-            for read, found in zip(hypotheses, hits, strict=True):
-                yield Found(read, found, places)
+            yield from self._with_halves(
+                [Found(read, found, places) for read, found in zip(hypotheses, hits, strict=True)]
+            )
             if on_read is not None:
                 on_read(len(batch))
 
     def heard_from(self, position: int) -> int:
         """Return from which caption on an episode must be given again, for those from `position` on to be the same."""
-        if not self.listens:
-            return position
-        first = max(0, position - REACH) if self._parts else position
-        return chooser.heard_from(first) if self._knows_order else first
+        return chooser.heard_from(position) if self.listens else position
 
     @property
     def listens(self) -> bool:
         """Whether captions hear those before and behind them."""
-        return self._knows_order or (self.index is not None and self._in_order and self._parts)
-
-    @property
-    def _knows_order(self) -> bool:
         return self.index is not None and self._in_order and self.reranker.order is not None
 
     def find(self, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[Hit]]:
@@ -321,9 +316,34 @@ class Pipeline:
                 for hit in next(found):
                     hits.setdefault(hit.id, hit)
             merged.append(list(hits.values()))
+        merged = self._with_pairs([read[0].text for read in hypotheses], merged)
         if self._kept is None:
             return merged
         return [self._kept.allowed(read[0].text, hits) for read, hits in zip(hypotheses, merged, strict=True)]
+
+    def _with_pairs(self, readings: Sequence[str], hits: Sequence[list[Hit]]) -> list[list[Hit]]:
+        """Add sentences that stand one behind the other, for readings that may be both."""
+        open_ = [joins.may_join(read, found) for read, found in zip(readings, hits, strict=True)]
+        wanted = {hit.id for found, may in zip(hits, open_, strict=True) if may for hit in found}
+        pairs = self.index.pairs(wanted) if self.index is not None and wanted else {}
+        beside: dict[int, list[tuple[int, int]]] = {}
+        for pair in pairs:
+            for number in pair:
+                beside.setdefault(number, []).append(pair)
+        return [
+            [*joins.joined(read, found, {p: pairs[p] for hit in found for p in beside.get(hit.id, ())}), *found]
+            if may else found
+            for read, found, may in zip(readings, hits, open_, strict=True)
+        ]  # fmt: skip
+
+    def _with_halves(self, found: Sequence[Found]) -> Iterator[Found]:
+        """Add halves of sentences, for captions that together may be one."""
+        if not self.listens:
+            yield from found
+            return
+        allows = (lambda _reading, _answer: True) if self._kept is None else self._kept.allows
+        for start in range(0, len(found), chooser.BLOCK):
+            yield from joins.with_halves(found[start : start + chooser.BLOCK], allows)
 
     def judge(
         self,
@@ -353,7 +373,7 @@ class Pipeline:
         return [[score - first if math.isfinite(first) else 0.0 for score in rest] for first, *rest in scores]
 
     def _places(self, hits: Sequence[Sequence[Hit]]) -> Mapping[int, Sequence[tuple[str, int]]]:
-        if self.index is None or not self._knows_order:
+        if self.index is None or not self.listens:
             return {}
         return self.index.places_of(hit.id for found in hits for hit in found)
 
@@ -392,11 +412,8 @@ class Pipeline:
             None if self._kept is None else self._kept.allows,
         )  # fmt: skip
         pairs = ((caption, remembered.popleft()) for caption in captions)
-        if self._in_order:
-            # What is decided in order comes in blocks.
-            yield from parts.follow(pairs, max(at_once, chooser.BLOCK) if self._knows_order else at_once)
-        else:
-            yield from (caption for caption, _ in parts.each_apart(pairs, at_once))
+        # What is decided in order comes in blocks.
+        yield from parts.each_apart(pairs, max(at_once, chooser.BLOCK) if self.listens else at_once)
 
 
 def _never(_gram: str) -> int:

@@ -35,6 +35,7 @@ def caption_row(caption: Caption) -> dict[str, object]:
         "read": encodable(caption.hypotheses[0].text),
         "snapped": caption.hit is not None,
         "sentence_id": None if caption.hit is None else caption.hit.id,
+        **({"behind_id": caption.hit.behind} if caption.hit is not None and caption.hit.behind is not None else {}),
         "confidence": round(caption.confidence, 6),
         "hypotheses": [
             {"text": encodable(h.text), "logprob": round(h.logprob, 6) if math.isfinite(h.logprob) else None}

@@ -65,7 +65,7 @@ class Hit:
     id
         The sentence's id in its index, >= 0.
     text
-        The sentence, as the corpus has it.
+        The sentence, as the corpus has it; the half of it, or it and the next one, where captions are such.
     edit
         Edit similarity of the matching forms: 1 - Levenshtein distance / the longer length, in [0, 1]; 0.0 where the
         search was by meaning.
@@ -75,6 +75,8 @@ class Hit:
         BM25 of the character n-grams, >= 0; ``None`` where the lexical search did not return it.
     score
         What the hits of one query are ranked by; no probability, and of no meaning beside those of another query.
+    behind
+        Id of the sentence that stands behind it in its file, where `text` is both of them; else ``None``.
     """
 
     id: int
@@ -83,6 +85,7 @@ class Hit:
     dense: float | None = None
     lexical: float | None = None
     score: float = 0.0
+    behind: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

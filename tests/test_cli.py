@@ -85,6 +85,7 @@ def test_snap_leaves_alone_what_it_is_told_to(run: Any, index: Path, tmp_path: P
         result = run("snap", "-", "--words", names, *useless, stdin=readings)
         assert result.code == 2
         assert "--index" in result.err
+    assert run("snap", "-", "--no-snap", "--parts", stdin=readings).code == 2
     assert [row["text"] for row in run("snap", "-", "--no-snap", stdin=readings).rows] == texts("--no-snap")
     names.write_text("!\n", encoding="utf-8")
     result = run("snap", "-", "--index", index, "--words", names, stdin=readings)

@@ -1,4 +1,4 @@
-"""Captions of two sentences, and sentences over two captions."""
+"""Captions of two sentences that do not stand one behind the other, or of one and something else."""
 
 from __future__ import annotations
 
@@ -50,38 +50,14 @@ def test_what_no_sentence_is_near_to_stays_as_it_was_read(index: caprag.Index) -
     assert [caption.text for caption in pipeline(index, in_order=True).snap(read)] == read
 
 
-def test_a_sentence_over_two_captions_is_halved_as_they_are(index: caprag.Index) -> None:
-    read = ["我們出去走走好嗎", "他說他從來沒冇", "去過那裡", "不要", "我昨天在街", "上看見他子", "再見"]
-    answers = pipeline(index, in_order=True).snap(read)
-    assert [caption.text for caption in answers] == [
-        "我們出去走走好嗎", "他說他從來沒有", "去過那裡", "不要", "我昨天在街", "上看見他了", "再見",
-    ]  # fmt: skip
-    assert [caption.hit is not None for caption in answers] == [False, True, True, False, True, True, False]
-
-
-def test_halves_are_the_same_wherever_one_begins(index: caprag.Index) -> None:
-    read = ["他說他從來沒冇", "去過那裡", "我昨天在街", "上看見他子", "明天早上", "八點鐘出發", "再見"]
-    reader = pipeline(index, in_order=True)
-    whole = reader.snap(read)
-    for position in range(len(read)):
-        first = reader.heard_from(position)
-        assert [c.text for c in reader.snap(read[first:])[position - first :]] == [c.text for c in whole[position:]]
-    assert list(reader.snap_stream(iter(read))) == whole
-
-
-def test_what_is_kept_is_kept_in_parts_and_halves(index: caprag.Index) -> None:
+def test_what_is_kept_is_kept_in_parts(index: caprag.Index) -> None:
     two = "你為什麼還不同家呢　　外面下著很大旳雨"
-    halves = ["他說他從來沒冇", "去過那裡"]
 
-    def answers(kept: caprag.Kept, read: list[str]) -> list[str]:
-        return [caption.text for caption in caprag.Pipeline(index, kept=kept, parts=True).snap(read)]
+    def answers(kept: caprag.Kept) -> list[str]:
+        return [caption.text for caption in caprag.Pipeline(index, kept=kept, parts=True).snap([two])]
 
-    assert answers(caprag.Kept(lines=[two, halves[0]]), [two, *halves]) == [two, *halves]
-    assert answers(caprag.Kept(lines=[halves[1]]), halves) == halves
-    assert answers(caprag.Kept(words=["同家"]), [two]) == ["你為什麼還不同家呢 外面下著很大的雨"]
-    # A word that a cut goes through.
-    assert answers(caprag.Kept(words=["沒冇去"]), ["".join(halves)]) == ["".join(halves)]
-    assert answers(caprag.Kept(words=["沒冇"]), halves) == halves
+    assert answers(caprag.Kept(lines=[two])) == [two]
+    assert answers(caprag.Kept(words=["同家"])) == ["你為什麼還不同家呢 外面下著很大的雨"]
 
 
 def test_parts_say_what_was_weighed(index: caprag.Index) -> None:

@@ -41,7 +41,7 @@ NeverTouch = Annotated[
 KeepMarks = Annotated[bool, typer.Option("--keep-marks", help="Give sentences the marks and spaces that were read.")]
 PartsOfCaptions = Annotated[
     bool,
-    typer.Option("--parts", help="Try two sentences in a caption, and one over two; harms more where none fits."),
+    typer.Option("--parts", help="Try any two sentences in a caption; harms more where none fits."),
 ]
 NoSnap = Annotated[bool, typer.Option("--no-snap", help="Give every reading as it was read.")]
 Explain = Annotated[

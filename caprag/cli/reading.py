@@ -133,7 +133,7 @@ def read(
     if no_snap and keep_to is not None:
         refuse("--keep-to reads sentences of the index alone; leave out --no-snap")
     index = None if no_snap else index
-    _refuse_without_snapping(index, words, never_touch, keep_marks)
+    _refuse_without_snapping(index, words, never_touch, keep_marks, parts)
     key = "id" if id_text else "image"
     with ResultFile(out, key, TEXT_COLUMNS if id_text else CSV_COLUMNS) as results:
         waiting = [path for path in paths if names[path] not in results.done]
@@ -209,9 +209,12 @@ def _refuse_explained_table(out: Path | None, wanted: bool) -> None:
 
 
 def _refuse_without_snapping(
-    index: Path | None, words: Path | None, never_touch: Path | None, keep_marks: bool
+    index: Path | None, words: Path | None, never_touch: Path | None, keep_marks: bool, parts: bool
 ) -> None:
-    given = {"--words": words is not None, "--never-touch": never_touch is not None, "--keep-marks": keep_marks}
+    given = {
+        "--words": words is not None, "--never-touch": never_touch is not None, "--keep-marks": keep_marks,
+        "--parts": parts,
+    }  # fmt: skip
     if index is None and (useless := [name for name, wanted in given.items() if wanted]):
         refuse(f"{', '.join(useless)}: is for snapping; name an index with --index, and leave out --no-snap")
 
@@ -308,7 +311,7 @@ def snap(
     _refuse_explained_table(out, explain)
     if index is None and not no_snap:
         refuse("readings are snapped to the sentences of an index; name one with --index")
-    _refuse_without_snapping(None if no_snap else index, words, never_touch, keep_marks)
+    _refuse_without_snapping(None if no_snap else index, words, never_touch, keep_marks, parts)
     rows, failures = _readings(readings, column, encoding)
     with ResultFile(out, "line") as results:
         for number, text in rows:

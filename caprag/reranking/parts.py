@@ -1,7 +1,7 @@
-"""Captions that are not one sentence: two sentences in one caption, and one sentence over two captions.
+"""Captions that are two sentences of the corpus which do not stand one behind the other, or one and something else.
 
-What was kept as read is tried in two parts, and together with the caption behind it; where no letter would change it
-stays as it was read. A part is decided as a caption by itself is. Knows nothing of how sentences are found.
+What was kept as read is tried in two parts; where no letter would change it stays as it was read. A part is decided as
+a caption by itself is. Knows nothing of how sentences are found.
 """
 
 from __future__ import annotations
@@ -15,23 +15,18 @@ from rapidfuzz.distance import Levenshtein
 
 from caprag.glyphs import GlyphTable
 from caprag.reranking.features import candidates
+from caprag.reranking.joins import Allows
 from caprag.reranking.reranker import Reranker
 from caprag.text import countable, normalize
 from caprag.types import Caption, Hit, Hypothesis
 
-Allows = Callable[[str, str], bool]
-"""Says whether a reading may have an answer."""
-
 Find = Callable[[Sequence[str]], Sequence[Sequence[Hit]]]
 """Finds sentences for readings."""
-
-REACH = 2
-"""Captions before and behind one that have a say in whether it is a half."""
 
 _FEWEST = 2
 """Letters and digits of a part."""
 _NEAR = 0.34
-"""Edits a character up to which a sentence may be what a part or two captions together say."""
+"""Edits a character up to which a sentence may be what a part says."""
 _MOST_CUTS = 6
 _BETWEEN = re.compile(r"[\s!?,.;:。、…⋯~—–-]+")
 
@@ -46,7 +41,7 @@ class Cut:
 
 
 class Parts:
-    """Decides for captions that hold two sentences, or half of one.
+    """Decides for captions that hold two sentences.
 
     Parameters
     ----------
@@ -66,42 +61,6 @@ class Parts:
         self._find, self._reranker, self._frequency = find, reranker, frequency
         self._allows = allows or (lambda _reading, _answer: True)
         self._glyphs = GlyphTable.load()
-
-    def follow(self, decided: Iterable[tuple[Caption, Sequence[Hit]]], at_once: int = 1) -> Iterator[Caption]:
-        """Go over captions in their order, and take apart or put together those that were kept as read.
-
-        Parameters
-        ----------
-        decided
-            Captions, each with all that was found for it.
-        at_once
-            Captions that are waited for, so that their parts are searched together, >= 1.
-
-        Yields
-        ------
-        Caption
-            One for each, in order, when the two behind it are known. In two parts the text is both answers with what
-            stood between them; of two captions that are one sentence each has its part of it. Of captions that are
-            read twice running, as frames of a video are, only the last and the first are put together.
-        """
-        captions: list[Caption] = []
-        # Of the pairs that begin at each: what they say together.
-        pairs: list[tuple[Caption, Caption] | None] = []
-        before, previous = 0.0, None
-        for apart, hits in self.each_apart(decided, at_once):
-            if previous is not None:
-                pairs.append(self.put_together(*previous, apart, hits))
-            captions.append(apart)
-            previous = apart, hits
-            if len(pairs) == REACH:
-                before = _settle(captions, pairs, before)
-                yield captions.pop(0)
-                pairs.pop(0)
-        while captions:
-            pairs.append(None)
-            before = _settle(captions, pairs, before)
-            yield captions.pop(0)
-            pairs.pop(0)
 
     def take_apart(self, captions: Sequence[Caption], hits: Sequence[Sequence[Hit]]) -> list[Caption]:
         """Return answers in two parts, or a caption as it is where no two sentences are surer.
@@ -144,49 +103,11 @@ class Parts:
                 )  # fmt: skip
         return best
 
-    def each_apart(
-        self, decided: Iterable[tuple[Caption, Sequence[Hit]]], at_once: int = 1
-    ) -> Iterator[tuple[Caption, Sequence[Hit]]]:
-        """Take captions apart that come one by one, `at_once` together; none is put together with another."""
+    def each_apart(self, decided: Iterable[tuple[Caption, Sequence[Hit]]], at_once: int = 1) -> Iterator[Caption]:
+        """Take captions apart that come one by one, each with all that was found for it, `at_once` together."""
         remaining = iter(decided)
         while block := list(itertools.islice(remaining, at_once)):
-            captions, hits = [caption for caption, _ in block], [near for _, near in block]
-            yield from zip(self.take_apart(captions, hits), hits, strict=True)
-
-    def put_together(
-        self, first: Caption, first_hits: Sequence[Hit], second: Caption, second_hits: Sequence[Hit]
-    ) -> tuple[Caption, Caption] | None:
-        """Return the answers of two captions that are one sentence, or ``None`` where they are not."""
-        if first.hit is not None or second.hit is not None:
-            return None
-        read, behind = (countable(caption.hypotheses[0].text) for caption in (first, second))
-        together = read + behind
-        if not read or not behind or read == behind:
-            return None
-        known = (countable(hit.text) for hit in (*first_hits, *second_hits))
-        if not any(Levenshtein.distance(together, text) <= _NEAR * len(together) for text in known):
-            return None
-        answer = self._decide(together, self._find([together])[0])
-        if answer.hit is None:
-            return None
-        halves = _halved(answer.text, read, behind)
-        if (
-            halves is None
-            or countable("".join(halves)) == together
-            or not all(
-                self._allows(caption.hypotheses[0].text, half)
-                for caption, half in zip((first, second), halves, strict=True)
-            )
-        ):
-            return None
-        one, two = (
-            replace(
-                caption, text=half, hit=answer.hit, confidence=answer.confidence, evidence=answer.evidence,
-                considered=answer.considered,
-            )
-            for caption, half in zip((first, second), halves, strict=True)
-        )  # fmt: skip
-        return one, two
+            yield from self.take_apart([caption for caption, _ in block], [near for _, near in block])
 
     def _decide(self, reading: str, hits: Sequence[Hit]) -> Caption:
         read = Hypothesis(reading)
@@ -245,32 +166,4 @@ def _joined(left: str, between: str, right: str) -> str:
     return f"{left}{between}{right}"
 
 
-def _halved(sentence: str, read: str, behind: str) -> tuple[str, str] | None:
-    """Cut a sentence as two captions do, ``None`` where one of them would have nothing of it."""
-    text = normalize(sentence)
-    places, letters = _lettered(text)
-    # The cut that leaves the fewest edits; of several the one nearest to where the first caption ends.
-    costs = [
-        (Levenshtein.distance(read, letters[:size]) + Levenshtein.distance(behind, letters[size:]),
-         abs(size - len(read)), size)
-        for size in range(1, len(letters))
-    ]  # fmt: skip
-    if not costs:
-        return None
-    size = min(costs)[2]
-    # Marks belong to what stands before them.
-    return text[: places[size]].rstrip(), text[places[size] :]
-
-
-def _settle(captions: list[Caption], pairs: Sequence[tuple[Caption, Caption] | None], before: float) -> float:
-    """Put the first pair in its place where it is surer than those that overlap with it, and return how sure it is.
-
-    Not the first that comes has it, so that it does not matter where one begins. `before` is of the pair before.
-    """
-    first, second = (0.0 if pair is None else pair[0].confidence for pair in (*pairs, None)[:2])
-    if (pair := pairs[0]) is not None and before < first >= second:
-        captions[0], captions[1] = pair
-    return first
-
-
-__all__ = ["REACH", "Cut", "Parts", "cuts"]
+__all__ = ["Cut", "Parts", "cuts"]

@@ -223,6 +223,24 @@ class Index:
             found[number].append((source, line))
         return found
 
+    def pairs(self, ids: Iterable[int]) -> dict[tuple[int, int], tuple[str, str]]:
+        """Return the sentences that stand one behind the other in a file, where `ids` have one of them.
+
+        Parameters
+        ----------
+        ids
+            Of sentences; those that are not there are passed over.
+
+        Returns
+        -------
+        dict of tuple to tuple
+            Ids to texts, ascending. Between the two lie at most two lines that are empty or were said before; sentences
+            that came from no file are taken for one file, in the order of their ids.
+        """
+        found = self._store.order().pairs(np.fromiter(ids, np.int64))
+        (texts,) = self._store.columns(np.unique(np.array(found, np.int64)), "text")
+        return {pair: (texts[pair[0]], texts[pair[1]]) for pair in found}
+
     def forget_places(self, sources: Collection[str]) -> None:
         """Forget the further places in these files; the sentences stay, and so do their own places."""
         self._store.forget(sources)

@@ -5,6 +5,7 @@ Knows nothing of embedders and of ranking: vectors come in with the sentences, c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow as pa
 from caprag.errors import IndexFolderError
 from caprag.retrieval import storage
 from caprag.retrieval.lexical import META, LexicalIndex
+from caprag.retrieval.order import Order
 from caprag.retrieval.places import Place, Places
 from caprag.retrieval.segments import FLAT, Segment, merge
 from caprag.retrieval.sentences import SentenceTable
@@ -47,6 +49,7 @@ class Store:
         self._segments = [Segment.empty(dimension, factory)]
         self._lexical = LexicalIndex()
         self._places = Places()
+        self._order: Order | None = None
         # The folder that it was last opened from or saved to, and which save that was.
         self._opened: tuple[Path, int] | None = None
         # Every folder that it has been in, with the save of it that it knows.
@@ -70,6 +73,7 @@ class Store:
             store._lexical = LexicalIndex(_postings(folder, contents))
             store._places = Places(folder / contents["places"] if contents["places"] else None)
             store._places.saved(contents["places"])
+            store._order = None
         except (RuntimeError, ValueError, OSError, IndexError, pa.ArrowException) as error:
             reason = str(error).strip().split("\n")[-1]
             raise IndexFolderError(f"{folder}: can't be opened ({reason}); build the index again") from error
@@ -189,13 +193,24 @@ class Store:
         """Return those of some sentences."""
         return self._places.of(ids)
 
+    def order(self) -> Order:
+        """Return the sentences in the order of their files; made when it is first wanted, and after changes."""
+        if self._order is None:
+            sources, lines = self.columns(self.ids, "source", "line")
+            # What came from no file stands in the order in which it came.
+            own = ((number, source, lines[number] if source else number) for number, source in sources.items())
+            self._order = Order(itertools.chain(own, self.further_places()))
+        return self._order
+
     def note(self, places: Sequence[Place]) -> None:
         """Note where texts stand; what their sentences say of themselves is passed over."""
+        self._order = None
         (sources,) = self.columns(np.unique([number for number, _, _ in places]).astype(np.int64), "source")
         self._places.add(place for place in places if place[1] and sources.get(place[0], place[1]) != place[1])
 
     def forget(self, sources: Collection[str]) -> None:
         """Forget that these files hold texts besides the sentences' own."""
+        self._order = None
         self._places.forget(sources)
 
     def texts(self) -> Iterator[tuple[int, str]]:
@@ -240,6 +255,7 @@ class Store:
         """
         if not sentences:
             return
+        self._order = None
         # Postings first: it is their disk that may be full, and a posting without its sentence does no harm.
         self.next_id = max(self.next_id, ids[-1] + 1)
         self._lexical.add(ids, [s.text for s in sentences], [s.aliases for s in sentences])
@@ -255,6 +271,7 @@ class Store:
         rows = np.array([segment.find(ids) >= 0 for segment in self._segments])
         if not rows.any(0).all():
             raise KeyError(int(ids[~rows.any(0)][0]))
+        self._order = None
         self._lexical.remove(ids.tolist())
         for segment, there in zip(self._segments, rows, strict=True):
             segment.remove(ids[there].tolist())
