@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from caprag.recognition import load_recognizer, open_frame, to_rgb
 from caprag.reranking import Found, Kept, Reranker, chooser, joins
+from caprag.reranking.cross_encoder import load_cross_encoder
 from caprag.reranking.marks import with_marks_of
 from caprag.reranking.parts import Parts
 from caprag.retrieval import Index
@@ -24,6 +25,8 @@ from caprag.types import Caption, Embedder, Hit, Hypothesis, Recognizer
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from caprag.reranking.cross_encoder import CrossEncoderScorer
 
 Item = TypeVar("Item")
 
@@ -41,7 +44,8 @@ class Pipeline:
     recognizer
         Reads the pictures; a name is loaded when the first picture comes (see `caprag.load_recognizer`).
     reranker
-        Decides; ``None`` takes the shipped one.
+        Decides; ``None`` takes the shipped one. The cross-encoder that it was fitted with, if any, is loaded when the
+        first caption comes.
     n_best
         Hypotheses a picture, >= 1.
     k
@@ -99,6 +103,7 @@ class Pipeline:
         self._kept = kept
         self._parts = parts
         self._keep_marks = keep_marks
+        self._cross_encoder: CrossEncoderScorer | None = None
         if risk is not None:
             self._reranker = self.reranker.at_risk(risk)
 
@@ -237,7 +242,7 @@ class Pipeline:
             margins = self.judge(images, hypotheses, hits)
             places = self._places(hits)
             for read, found, judged in zip(hypotheses, hits, margins, strict=True):
-                yield Found(read, found, places, judged)
+                yield self._crossed(Found(read, found, places, judged))
             if on_read is not None:
                 on_read(len(images))
 
@@ -277,9 +282,8 @@ class Pipeline:
             hypotheses = [[Hypothesis(text)] for text in batch]
             hits = self.find(hypotheses)
             places = self._places(hits)
-            yield from self._with_halves(
-                [Found(read, found, places) for read, found in zip(hypotheses, hits, strict=True)]
-            )
+            whole = [Found(read, found, places) for read, found in zip(hypotheses, hits, strict=True)]
+            yield from map(self._crossed, self._with_halves(whole))
             if on_read is not None:
                 on_read(len(batch))
 
@@ -345,6 +349,19 @@ class Pipeline:
         for start in range(0, len(found), chooser.BLOCK):
             yield from joins.with_halves(found[start : start + chooser.BLOCK], allows)
 
+    def _crossed(self, found: Found) -> Found:
+        cross = self._logits(found.hypotheses[0].text, found.hits)
+        return found if cross is None else replace(found, cross=cross)
+
+    def _logits(self, read: str, hits: Sequence[Hit]) -> list[float] | None:
+        """Return what the cross-encoder says of hits, ``None`` where the reranker was fitted without one."""
+        if not self.reranker.cross_encoder:
+            return None
+        if self._cross_encoder is None:
+            self._cross_encoder = load_cross_encoder(self.reranker.cross_encoder)
+        logits: list[float] = self._cross_encoder.score([(read, hit.text) for hit in hits], unit="logit").tolist()
+        return logits
+
     def judge(
         self,
         images: list[Image.Image],
@@ -387,7 +404,7 @@ class Pipeline:
     def _decided(self, found: Iterable[Found], at_once: int) -> Iterator[Caption]:
         if self.index is None:
             for one in found:
-                yield from self.reranker.rerank_batch([one.hypotheses], [one.hits], _never, [one.margins])
+                yield from self.reranker.rerank_batch([one.hypotheses], [one.hits], _never, [one.margins], [one.cross])
             return
         frequency, remembered = self.index.frequency, deque[Sequence[Hit]]()
 
@@ -402,13 +419,15 @@ class Pipeline:
         else:
             captions = (
                 caption for one in noted()
-                for caption in self.reranker.rerank_batch([one.hypotheses], [one.hits], frequency, [one.margins])
+                for caption in self.reranker.rerank_batch(
+                    [one.hypotheses], [one.hits], frequency, [one.margins], [one.cross]
+                )
             )  # fmt: skip
         if not self._parts:
             yield from captions
             return
         parts = Parts(
-            lambda texts: self.find([[Hypothesis(text)] for text in texts]), self.reranker, frequency,
+            lambda texts: self.find([[Hypothesis(text)] for text in texts]), self.reranker, frequency, self._logits,
             None if self._kept is None else self._kept.allows,
         )  # fmt: skip
         pairs = ((caption, remembered.popleft()) for caption in captions)

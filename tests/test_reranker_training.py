@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_cross_encoder import save_tiny_cross_encoder
 from typer.testing import CliRunner
 
 import caprag
 from caprag.cli import app
-from caprag.errors import CorpusError
+from caprag.errors import CorpusError, ModelError
 from caprag.reranking import Reranker
+from caprag.reranking.cross_encoder import load_cross_encoder
 from caprag.training.reranker import Pair, read_pairs, train_reranker
 from caprag.types import Embedder
 
@@ -72,6 +75,35 @@ def test_thousands_fit_all_weights(texts: list[str], index: caprag.Index, monkey
     assert fitted.line.lines == 780
 
 
+def test_a_cross_encoder_has_a_say_where_the_decision_was_fitted_with_one(
+    texts: list[str], index: caprag.Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_cross_encoder(save_tiny_cross_encoder(tmp_path / "排序"), device="cpu")
+    episodes = [misread(texts, 3)]
+    with pytest.raises(ValueError, match="260 readings"):
+        train_reranker(episodes, index, cross_encoder=encoder)
+    monkeypatch.setattr("caprag.training.reranker.ENOUGH", 200)
+    fitted = train_reranker(episodes, index, cross_encoder=encoder)
+    assert fitted.cross_encoder == encoder.name
+    assert fitted.line.snap["cross"] != 0.0
+    fitted.save(tmp_path / "r.json")
+    pipeline = caprag.Pipeline.load(None, reranker=tmp_path / "r.json")
+    pipeline.index = index
+    read = misread(texts[:20], 4)
+    captions = pipeline.snap([pair.read for pair in read])
+    for caption in captions:
+        (logit,) = encoder.score([(caption.hypotheses[0].text, caption.considered[0].text)], unit="logit")
+        assert caption.evidence["cross"] == pytest.approx(max(-10.0, min(10.0, float(logit))), abs=1e-4)
+    plain = caprag.Pipeline(index, reranker=replace(fitted, cross_encoder="")).snap([pair.read for pair in read])
+    assert all(caption.evidence["cross"] == 0.0 for caption in plain)
+    again = train_reranker(episodes, index, base=fitted)
+    assert again.cross_encoder == encoder.name
+    assert again.line == fitted.line
+    missing = caprag.Pipeline(index, reranker=replace(fitted, cross_encoder=str(tmp_path / "fort")))
+    with pytest.raises(ModelError, match="no such folder"):
+        missing.snap([read[0].read])
+
+
 def test_pairs_of_both_kinds(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("\ufeff閒玩笑\t開玩笑\r\n\n好\t好\n", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"key": "x", "read": "閒", "truth": "開"}\n', encoding="utf-8")
@@ -126,6 +158,12 @@ def test_from_a_run_to_a_decision_of_ones_own(
     )
     made = run.invoke(app, ["train", "reranker", str(corrections), *given, "--out", str(tmp_path / "mine.json")])
     assert made.exit_code == 0, made.output
+    cross = str(save_tiny_cross_encoder(tmp_path / "cross"))
+    few = run.invoke(
+        app, ["train", "reranker", str(corrections), *given, "--out", str(tmp_path / "x"), "--cross-encoder", cross]
+    )
+    assert few.exit_code == 2
+    assert "80 readings" in few.output
     assert "80 readings" in made.output
     assert "a line in order snaps from a probability of" in made.output
     assert "so few lines can vouch for a risk of 0.012" in made.output

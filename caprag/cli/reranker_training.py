@@ -22,6 +22,9 @@ def train_reranker(
         Path | None, typer.Option(help="File of the reranker to start from, if not the shipped one.")
     ] = None,
     risk: Annotated[float, typer.Option(help="Share of lines the corpus lacks that may be harmed.")] = 0.002,
+    cross_encoder: Annotated[
+        str | None, typer.Option(help="Hub id or folder of a BGE reranker whose word is to count too; slow.")
+    ] = None,
     embedder: EmbedderName = None,
     quiet: Quiet = False,
 ) -> None:
@@ -32,6 +35,7 @@ def train_reranker(
     saves can be given as it is, best with many lines that were right too. Readings are taken as texts.
     """
     from caprag.reranking import Reranker
+    from caprag.reranking.cross_encoder import load_cross_encoder
     from caprag.retrieval import Index
     from caprag.training.reranker import read_pairs
     from caprag.training.reranker import train_reranker as train
@@ -40,7 +44,10 @@ def train_reranker(
     episodes = [read_pairs(path, on_error=complaints) for path in pairs]
     opened = Index.load(index, embedder=open_embedder(embedder))
     try:
-        reranker = train(episodes, opened, base=Reranker.load(base), risk=risk, progress=not hidden(quiet))
+        judge = None if cross_encoder is None else load_cross_encoder(cross_encoder)
+        reranker = train(
+            episodes, opened, base=Reranker.load(base), risk=risk, cross_encoder=judge, progress=not hidden(quiet)
+        )
     except ValueError as error:
         refuse(str(error))
     try:

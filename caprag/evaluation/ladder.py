@@ -161,7 +161,8 @@ def _ladder(
 def _without(one: Found, gone: set[str]) -> Found:
     kept = [place for place, hit in enumerate(one.hits) if countable(hit.text) not in gone]
     margins = None if one.margins is None else [one.margins[place] for place in kept]
-    return Found(one.hypotheses, [one.hits[place] for place in kept], one.places, margins)
+    cross = None if one.cross is None else [one.cross[place] for place in kept]
+    return Found(one.hypotheses, [one.hits[place] for place in kept], one.places, margins, cross)
 
 
 def _nearest_to(truth: str, texts: Sequence[str]) -> str:

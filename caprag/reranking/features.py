@@ -38,6 +38,7 @@ FEATURES: Mapping[str, str] = {
     "lexical": "BM25 / the best BM25 among the hits; 0 where the lexical search did not return the sentence",
     "doubt": "-ln p(reading | picture) in nats, at most 2; 0 without a picture",
     "margin": "ln p(sentence | picture) - ln p(reading | picture) in nats, in [-10, 10]; 0 without a picture",
+    "cross": "logit of a cross-encoder for reading and sentence, in [-10, 10]; 0 without one",
 }
 """Name and meaning of what speaks for a sentence by itself, in the order of the reranker's weights."""
 
@@ -55,6 +56,7 @@ _MOST_STRAY = 2.0
 _MOST_GAP = 3.0
 _MOST_FAMILIAR = 8.0
 _MOST_MARGIN = 10.0
+_MOST_CROSS = 10.0
 # Doubt speaks against the reading, not for the sentence: it may tip the scales, never outweigh the texts.
 _MOST_DOUBT = 2.0
 
@@ -88,6 +90,7 @@ def candidates(
     glyphs: GlyphTable,
     margins: Sequence[float] | None = None,
     *,
+    cross: Sequence[float] | None = None,
     most: int | None = None,
 ) -> list[Candidate]:
     """Describe the sentences that a reading may stand for.
@@ -104,6 +107,8 @@ def candidates(
         The shapes of characters.
     margins
         For each hit, ln p(hit | picture) - ln p(reading | picture) in nats; ``None`` without a picture.
+    cross
+        For each hit a cross-encoder's logit for the reading and it; ``None`` without one.
     most
         Describe so many at most, >= 1; ``None`` for all.
 
@@ -116,13 +121,15 @@ def candidates(
     Raises
     ------
     ValueError
-        Where there are not as many margins as hits.
+        Where there are not as many margins or logits as hits.
     """
     read = countable(reading.text)
     if not read or not hits:
         return []
     if margins is not None and len(margins) != len(hits):
         raise ValueError(f"there are {len(hits)} hits and {len(margins)} margins; they must be as many")
+    if cross is not None and len(cross) != len(hits):
+        raise ValueError(f"there are {len(hits)} hits and {len(cross)} logits; they must be as many")
     texts = [countable(hit.text) for hit in hits]
     forms = [match_form(hit.text) for hit in hits]
     distances = [glyphs.distance(read, text) for text in texts]
@@ -140,6 +147,7 @@ def candidates(
         features["lexical"] = (hits[i].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
         features["doubt"] = min(max(0.0, -reading.logprob), _MOST_DOUBT)
         features["margin"] = max(min(evidence[i], _MOST_MARGIN), -_MOST_MARGIN)
+        features["cross"] = 0.0 if cross is None else max(min(float(cross[i]), _MOST_CROSS), -_MOST_CROSS)
         described = {name: float(features[name]) for name in FEATURES}
         found.append(Candidate(hits[i], read == texts[i], described, margins is not None))
     return found

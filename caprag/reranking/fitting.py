@@ -121,7 +121,10 @@ class Episode:
         )  # fmt: skip
 
     def way(self) -> list[Place | None]:
-        """Return where each caption's sentence stands in the file of most of them; nowhere in an unknown script."""
+        """Return where each caption's sentence stands in the file of most of them; nowhere in an unknown script.
+
+        Of several places it is the one that is nearest to where the story was.
+        """
         right: list[set[Place]] = []
         for truth, row, places in zip(self.truths, self.described, self.places, strict=True):
             wanted = countable(truth)
@@ -130,7 +133,14 @@ class Episode:
         files = Counter(file for spots in right for file in sorted({file for file, _ in spots}))
         # What the corpus has of a script that it lacks is there by chance.
         home = files.most_common(1)[0][0] if files and self.known else None
-        return [next((spot for spot in sorted(spots) if spot[0] == home), None) for spots in right]
+        found: list[Place | None] = []
+        next_line = 1
+        for spots in right:
+            lines = [line for file, line in spots if file == home]
+            line = min(lines, key=lambda line: (abs(line - next_line), line), default=None)
+            found.append((home, line) if home is not None and line is not None else None)
+            next_line = next_line if line is None else line + 1
+        return found
 
     def line_examples(self) -> list[Example]:
         """Describe each reading and its likeliest sentence by itself."""

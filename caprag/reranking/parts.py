@@ -51,14 +51,17 @@ class Parts:
         Decides for each part as for a caption by itself.
     frequency
         Number of sentences in the corpus that hold a pair of characters in the matching form.
+    logits
+        What a cross-encoder says of the sentences found for a reading; ``None`` without one.
     allows
         What must not be answered; ``None`` allows all.
     """
 
     def __init__(
-        self, find: Find, reranker: Reranker, frequency: Callable[[str], int], allows: Allows | None = None
-    ) -> None:
-        self._find, self._reranker, self._frequency = find, reranker, frequency
+        self, find: Find, reranker: Reranker, frequency: Callable[[str], int],
+        logits: Callable[[str, Sequence[Hit]], Sequence[float] | None], allows: Allows | None = None,
+    ) -> None:  # fmt: skip
+        self._find, self._reranker, self._frequency, self._logits = find, reranker, frequency, logits
         self._allows = allows or (lambda _reading, _answer: True)
         self._glyphs = GlyphTable.load()
 
@@ -110,8 +113,10 @@ class Parts:
             yield from self.take_apart([caption for caption, _ in block], [near for _, near in block])
 
     def _decide(self, reading: str, hits: Sequence[Hit]) -> Caption:
-        read = Hypothesis(reading)
-        return self._reranker.decide((read,), candidates(read, hits, self._frequency, self._glyphs, most=2))
+        read, cross = Hypothesis(reading), self._logits(reading, hits)
+        return self._reranker.decide(
+            (read,), candidates(read, hits, self._frequency, self._glyphs, cross=cross, most=2)
+        )
 
 
 def cuts(reading: str, sentences: Iterable[str] = ()) -> list[Cut]:

@@ -27,7 +27,7 @@ from caprag.reranking.story import MOST, StoryModel
 from caprag.types import Caption, Hit, Hypothesis
 
 _SHIPPED = Path(__file__).with_name("reranker.json")
-FORMAT = 3
+FORMAT = 4
 
 
 _FURTHER = 3
@@ -49,12 +49,15 @@ class Found:
         Where the hits' sentences stand.
     margins
         For each hit, ln p(hit | picture) - ln p(first reading | picture) in nats; ``None`` without a picture.
+    cross
+        For each hit the logit of a cross-encoder for the first reading and it; ``None`` without one.
     """
 
     hypotheses: Sequence[Hypothesis]
     hits: Sequence[Hit]
     places: Places
     margins: Sequence[float] | None = None
+    cross: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class Reranker:
     unmatched
         Probability that a reading is right to which no sentence could be compared, since it has no letter or the corpus
         is empty; for readings that come without a probability of their own, in [0, 1].
+    cross_encoder
+        Hub id or folder of the cross-encoder that it was fitted with; empty for none.
     provenance
         What the weights were fitted on.
     """
@@ -102,6 +107,7 @@ class Reranker:
     order: InOrder | None = None
     picture: Decision | None = None
     unmatched: float = 0.5
+    cross_encoder: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -178,6 +184,7 @@ class Reranker:
         hits: Sequence[Sequence[Hit]],
         frequency: Callable[[str], int],
         margins: Sequence[Sequence[float] | None] | None = None,
+        cross: Sequence[Sequence[float] | None] | None = None,
     ) -> list[Caption]:
         """Decide for each picture or reading by itself.
 
@@ -192,6 +199,8 @@ class Reranker:
         margins
             For each picture and hit, ln p(hit | picture) - ln p(first reading | picture) in nats; ``None`` where there
             is no picture.
+        cross
+            For each reading and hit a cross-encoder's logit; ``None`` without one.
 
         Returns
         -------
@@ -207,13 +216,14 @@ class Reranker:
             raise ValueError(f"there are {len(hypotheses)} lists of hypotheses and {len(hits)} of hits")
         if not all(hypotheses):
             raise ValueError("a picture has no hypothesis; an empty text is one too")
-        glyphs = GlyphTable.load()
+        glyphs, unknown = GlyphTable.load(), [None] * len(hits)
         return [
             self.decide(
-                tuple(read), candidates(read[0], found, frequency, glyphs, judged, most=2), pictured=judged is not None
+                tuple(read), candidates(read[0], found, frequency, glyphs, judged, cross=told, most=2),
+                pictured=judged is not None,
             )
-            for read, found, judged in zip(hypotheses, hits, margins or [None] * len(hits), strict=True)
-        ]
+            for read, found, judged, told in zip(hypotheses, hits, margins or unknown, cross or unknown, strict=True)
+        ]  # fmt: skip
 
     def rerank_in_order(
         self, found: Iterable[Found], frequency: Callable[[str], int], sentences: int
@@ -241,9 +251,12 @@ class Reranker:
         if first is None:
             return
         described = (
-            (_checked(one), candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins), one.places)
+            (
+                _checked(one),
+                candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins, cross=one.cross), one.places,
+            )
             for one in itertools.chain([first], remaining)
-        )
+        )  # fmt: skip
         yield from self.decide_in_order(described, sentences, pictured=first.margins is not None)
 
     def decide_in_order(

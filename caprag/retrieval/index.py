@@ -197,8 +197,8 @@ class Index:
     def further_places(self) -> Iterator[tuple[int, str, int]]:
         """Yield id, source and line of each place where a sentence's text stands besides its own.
 
-        What `add` passes over because its text is there is noted, with one line a file. A sentence keeps these places
-        until it is removed or gets another text.
+        What `add` passes over because its text is there is noted. A sentence keeps these places until it is removed or
+        gets another text.
         """
         return self._store.further_places()
 
@@ -234,7 +234,7 @@ class Index:
         Returns
         -------
         dict of tuple to tuple
-            Ids to texts, ascending. Between the two lie at most two lines that are empty or were said before; sentences
+            Ids to texts, ascending. Between the two lie at most two lines that are empty or no sentence; sentences
             that came from no file are taken for one file, in the order of their ids.
         """
         found = self._store.order().pairs(np.fromiter(ids, np.int64))

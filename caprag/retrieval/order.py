@@ -10,7 +10,7 @@ import numpy.typing as npt
 from caprag.retrieval.places import Place
 
 _NEAR = 3
-"""Lines on that the next sentence stands at most: empty ones and those said before lie between."""
+"""Lines on that the next sentence stands at most: empty ones and such as are no sentence lie between."""
 
 
 class Order:

@@ -1,4 +1,4 @@
-"""Where else texts stand: a sentence is kept once, and the files that hold its text besides its own are noted here.
+"""Where else texts stand: a sentence is kept once, and all further lines that say the same are noted here.
 
 A sentence's own source and line lie in its row. Knows ids, sources and lines, not texts.
 """
@@ -21,7 +21,7 @@ Place = tuple[int, str, int]
 
 
 class Places:
-    """Further places of sentences: for each sentence and source one line, the first that was noted; 16 bytes each.
+    """Further places of sentences, each once; 16 bytes each.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Places:
     >>> places = Places()
     >>> places.add([(7, "二.txt", 3), (7, "二.txt", 9), (2, "三.txt", 1)])
     >>> list(places)
-    [(2, '三.txt', 1), (7, '二.txt', 3)]
+    [(2, '三.txt', 1), (7, '二.txt', 3), (7, '二.txt', 9)]
     """
 
     def __init__(self, stored: Path | None = None) -> None:
@@ -65,7 +65,7 @@ class Places:
         return len(self._settled())
 
     def __iter__(self) -> Iterator[Place]:
-        """Yield the places by id, and those of one id in the order in which their sources were first noted."""
+        """Yield the places by id, those of one id in the order in which their sources were first noted, and by line."""
         rows = self._settled()
         names = list(self._names)
         for number, source, line in rows.tolist():
@@ -90,18 +90,18 @@ class Places:
         return [(number, names[source], line) for number, source, line in chosen.tolist()]
 
     def add(self, places: Iterable[Place]) -> None:
-        """Note further places; one whose sentence is known to stand in its source is passed over."""
+        """Note further places; one that is known is passed over."""
         self._new += places
 
     def _settled(self) -> npt.NDArray[np.void]:
-        """Return all rows, sorted by id and source."""
+        """Return all rows, sorted by id, source and line."""
         if self._new:
             names = self._names
             new = np.array([(i, names.setdefault(source, len(names)), n) for i, source, n in self._new], _ROW)
             whole = np.concatenate([self._rows, new])
-            whole = whole[np.lexsort((whole["source"], whole["id"]))]
+            whole = whole[np.lexsort((whole["line"], whole["source"], whole["id"]))]
             first = np.ones(len(whole), bool)
-            first[1:] = (whole["id"][1:] != whole["id"][:-1]) | (whole["source"][1:] != whole["source"][:-1])
+            first[1:] = whole[1:] != whole[:-1]
             self._rows, self._new = whole[first], []
         return self._rows
 

@@ -205,8 +205,9 @@ class Store:
     def note(self, places: Sequence[Place]) -> None:
         """Note where texts stand; what their sentences say of themselves is passed over."""
         self._order = None
-        (sources,) = self.columns(np.unique([number for number, _, _ in places]).astype(np.int64), "source")
-        self._places.add(place for place in places if place[1] and sources.get(place[0], place[1]) != place[1])
+        sources, lines = self.columns(np.unique([i for i, _, _ in places]).astype(np.int64), "source", "line")
+        own = {(number, source, lines[number]) for number, source in sources.items()}
+        self._places.add(place for place in places if place[0] in sources and place[1] and place not in own)
 
     def forget(self, sources: Collection[str]) -> None:
         """Forget that these files hold texts besides the sentences' own."""

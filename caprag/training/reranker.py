@@ -23,6 +23,7 @@ from caprag.errors import CapragError, CorpusError, require
 from caprag.glyphs import GlyphTable
 from caprag.progress import progress_bar
 from caprag.reranking import Episode, Reranker, fit_reranker
+from caprag.reranking.cross_encoder import CrossEncoderScorer, load_cross_encoder
 from caprag.reranking.decision import Decision
 from caprag.reranking.features import candidates
 from caprag.reranking.fitting import Example, counted
@@ -104,7 +105,7 @@ def _pair(line: str, as_json: bool) -> Pair:
 
 def train_reranker(
     episodes: Sequence[Sequence[Pair]], index: Index, *, base: Reranker | None = None, k: int = 10, risk: float = 0.002,
-    progress: bool = False,
+    cross_encoder: CrossEncoderScorer | None = None, progress: bool = False,
 ) -> Reranker:  # fmt: skip
     """Fit a decision to readings.
 
@@ -120,6 +121,9 @@ def train_reranker(
         Sentences weighed for a reading, >= 1.
     risk
         See `caprag.reranking.fit_reranker`.
+    cross_encoder
+        What it says of reading and sentence is one more feature, and it is loaded again wherever the decision is used;
+        ``None`` takes the base's. A new one wants `ENOUGH` readings.
     progress
         Whether to show on stderr how far it is.
 
@@ -131,32 +135,42 @@ def train_reranker(
     Raises
     ------
     ValueError
-        For no readings, or where they do not show what is to be told apart.
+        For no readings, too few for a cross-encoder, or where they do not show what is to be told apart.
+    ModelError
+        Where the base's cross-encoder can't be loaded.
     MissingDependencyError
         Where scikit-learn is not installed.
     """
     require("sklearn", "train")
     start = base or Reranker.load()
+    count = sum(map(len, episodes))
+    if cross_encoder is None and start.cross_encoder:
+        cross_encoder = load_cross_encoder(start.cross_encoder)
+    name = cross_encoder.name if cross_encoder is not None else ""
+    if name != start.cross_encoder and count < ENOUGH:
+        raise ValueError(f"{name}: {count} readings can't teach what a cross-encoder means; give {ENOUGH}, or leave it")
     described: list[Episode] = []
-    with progress_bar(sum(map(len, episodes)), "look up", " readings", show=progress) as bar:
+    with progress_bar(count, "look up", " readings", show=progress) as bar:
         for number, pairs in enumerate(episodes):
-            described += _episodes(pairs, index, k, str(number))
+            described += _episodes(pairs, index, k, str(number), cross_encoder)
             bar.update(len(pairs))
     examples = [example for episode in described for example in episode.line_examples()]
     if len(episodes) == 1:
         # A reading with its sentence and without it are judged together.
-        count = len(episodes[0])
         examples = [replace(example, group=str(place % count % 5)) for place, example in enumerate(examples)]
     if not examples:
         raise ValueError("there are no readings; give at least one episode")
-    about = {"readings": sum(map(len, episodes)), "episodes": len(episodes), "corpus_sentences": len(index)}
+    about = {"readings": count, "episodes": len(episodes), "corpus_sentences": len(index)}
     if about["readings"] >= ENOUGH:
         fitted = fit_reranker(examples, episodes=described, risk=risk, provenance=about)
-        return replace(fitted, line=_with_unseen(fitted.line, start.line, examples), picture=start.picture)
+        line = _with_unseen(fitted.line, start.line, examples)
+        return replace(fitted, line=line, picture=start.picture, cross_encoder=name)
     return _moved(start, examples, described, risk, {**about, "base": dict(start.provenance)})
 
 
-def _episodes(pairs: Sequence[Pair], index: Index, k: int, group: str) -> Iterator[Episode]:
+def _episodes(
+    pairs: Sequence[Pair], index: Index, k: int, group: str, cross_encoder: CrossEncoderScorer | None
+) -> Iterator[Episode]:
     """Describe an episode as it is found, and as if the corpus lacked its sentences."""
     glyphs = GlyphTable.load()
     readings = [Hypothesis(pair.read) for pair in pairs]
@@ -165,11 +179,22 @@ def _episodes(pairs: Sequence[Pair], index: Index, k: int, group: str) -> Iterat
     found = index.search_batch([pair.read for pair in pairs], 2 * k)
     for known in (True, False):
         hits: list[list[Hit]] = [[hit for hit in row if known or countable(hit.text) not in own][:k] for row in found]
+        told = [_told(cross_encoder, pair.read, row) for pair, row in zip(pairs, hits, strict=True)]
         yield Episode(
             readings, truths,
-            [candidates(r, row, index.frequency, glyphs) for r, row in zip(readings, hits, strict=True)],
+            [
+                candidates(read, row, index.frequency, glyphs, cross=logits)
+                for read, row, logits in zip(readings, hits, told, strict=True)
+            ],
             [index.places_of(hit.id for hit in row) for row in hits], len(index), known, group,
         )  # fmt: skip
+
+
+def _told(cross_encoder: CrossEncoderScorer | None, read: str, hits: Sequence[Hit]) -> list[float] | None:
+    if cross_encoder is None:
+        return None
+    logits: list[float] = cross_encoder.score([(read, hit.text) for hit in hits], unit="logit").tolist()
+    return logits
 
 
 def _with_unseen(fitted: Decision, start: Decision, examples: Sequence[Example]) -> Decision:
