@@ -1,9 +1,9 @@
 """Make the shipped reader: python scripts/train_reader.py TEXT... --backgrounds FOLDER --work FOLDER.
 
 Draws damaged lines of captions; makes a new reader whose neck and characters begin where the tower's own recogniser
-stands; lets the tower's last stage and the neck get used to damage; keeps the tower's features of all lines; lets the
-language model learn from text alone, then from the lines; measures and saves. Each phase leaves its result in --work,
-and a second run goes on where the first was stopped, within a phase too.
+stands; lets the tower's last two stages and the neck get used to damage; keeps the tower's features of all lines; lets
+the language model learn from text alone, then from the lines; measures and saves. Each phase leaves its result in
+--work, and a second run goes on where the first was stopped, within a phase too.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ VARIED = 0.5
 """Sentences that come again with marks, names and figures, as a share of all."""
 TRADITIONAL = 0.6
 """Share of the lines in Simplified characters that are learnt in Traditional ones."""
+ALIKE = str.maketrans(
+    "兑囱媪悦愠氲温煴腽葱户捝敍棁涚税緼脱藴蜕衞説輼醖鈎鋭閲", "兌囪媼悅慍氳溫熅膃蔥戶挩敘梲涗稅縕脫蘊蛻衛說轀醞鉤銳閱"
+)
 MOST_BYTES = 16_000_000
 SAMPLE = 200
 
@@ -81,6 +84,8 @@ def main() -> None:
         name: make_maps(store, work / f"maps-{name}", workers=arguments.workers, progress=True)
         for name, store in pixels.items()
     }
+    fewer = -(-(arguments.learnt or arguments.lines) // SHARD)
+    pixels["train"] = LineStore(pixels["train"].paths[:fewer])
     if not (work / "new").exists():
         size = ReaderSize(hidden=arguments.hidden, layers=arguments.layers)
         new_reader(work / "new.part", characters(train), size, seed=arguments.seed)
@@ -103,7 +108,7 @@ def main() -> None:
         name: make_features(
             store, work / f"features-{name}", reader=work / "tuned", workers=arguments.workers, progress=True
         )
-        for name, store in maps.items()
+        for name, store in pixels.items()
     }
     if not (work / "begun").exists():
         model = ReaderForConditionalGeneration.from_pretrained(work / "tuned", dtype=torch.float32)
@@ -145,11 +150,21 @@ def sentences(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def turned(texts: list[str]) -> list[str]:
-    """Return the texts, a part of those in Simplified characters in Traditional ones."""
+    """Return the texts, a part of those in Simplified characters in Traditional ones, these as captions write them."""
     traditional = [caprag.convert(text, "twp") for text in texts]
     wanted = [int.from_bytes(text.encode()[-3:], "big") % 100 < TRADITIONAL * 100 for text in texts]
     chosen = [other if want else text for text, other, want in zip(texts, traditional, wanted, strict=True)]
-    return [text for text in dict.fromkeys(map(normalize, chosen)) if text]
+    return [text for text in dict.fromkeys(usual(normalize(text)) for text in chosen) if text]
+
+
+def usual(text: str) -> str:
+    """Write a traditional text with Big5's one of two letters that fonts draw alike: no picture tells them apart."""
+    traditional = any("\u4e00" <= c <= "\u9fff" and _has(c, "big5") and not _has(c, "gb2312") for c in text)
+    return text.translate(ALIKE) if traditional else text
+
+
+def _has(character: str, encoding: str) -> bool:
+    return character.encode(encoding, "ignore") != b""
 
 
 def caption_lines(path: Path, backgrounds: Path, fonts: list[str], count: int, seed: int) -> CaptionLines:
@@ -187,7 +202,7 @@ def save(
     model.config.ctc_share = arguments.ctc_share
     model.save_pretrained(part)
     ReaderProcessor.from_pretrained(trained).save_pretrained(part)
-    names = ("lines", "described", "measured", "hidden", "layers", "ctc_share", "seed")
+    names = ("lines", "described", "learnt", "measured", "hidden", "layers", "ctc_share", "seed")
     before = arguments.tuned / "recipe.json" if arguments.tuned else None
     recipe = {
         "options": {name: getattr(arguments, name) for name in names},
@@ -217,6 +232,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "caprag/recognition/reader/weights")
     parser.add_argument("--lines", type=int, default=80_000, help="captions to draw")
     parser.add_argument("--described", type=int, help="how many of them are learnt from; all if not given")
+    parser.add_argument("--learnt", type=int, help="how many of these the language model learns from; all if not given")
     parser.add_argument("--measured", type=int, default=1_000, help="captions of held-out documents")
     parser.add_argument("--tuned", type=Path, help="go on from this reader's tower, neck and language model")
     parser.add_argument("--tower-steps", type=int, default=2_000, help="of tuning the tower; 0 leaves it as it is")

@@ -15,7 +15,7 @@ from PIL import Image
 from caprag.errors import ModelError
 from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
 from caprag.recognition.reader.modeling import _EMPTY, TowerChanges
-from caprag.recognition.reader.tower import LAST_STAGE, Tower, line_bytes, line_pixels
+from caprag.recognition.reader.tower import LAST_STAGES, Tower, line_bytes, line_pixels
 from caprag.synthesis.backgrounds import Backgrounds
 from caprag.synthesis.fonts import load_fonts
 from caprag.training.reader import (
@@ -32,7 +32,7 @@ from caprag.training.reader import (
     tune_tower,
 )
 from caprag.training.reader.features import picture_of
-from caprag.training.reader.last_stage import LastStage
+from caprag.training.reader.last_stages import LastStages
 from caprag.training.reader.loop import _Learner, evaluate_features, fit_blank
 from caprag.training.reader.stores import batches
 
@@ -110,16 +110,16 @@ def test_pixels_and_features_are_those_of_the_lines_and_resume(font: Path, tmp_p
     assert made.first(2).texts == made.texts[:2]
 
 
-def test_the_last_stage_is_the_networks_own_with_and_without_changes(pixels: LineStore) -> None:
+def test_the_last_stages_are_the_networks_own_with_and_without_changes(pixels: LineStore) -> None:
     """What gradients go through is what onnxruntime computes."""
     line = line_pixels(picture_of(pixels[0]))
-    maps = torch.from_numpy(Tower(1, end=LAST_STAGE).maps([line])[0])[None]
+    maps = torch.from_numpy(Tower(1, end=LAST_STAGES).maps([line])[0])[None]
     changes = TowerChanges(4)
     with torch.no_grad():
-        before = LastStage(changes)(maps)[0].numpy()
+        before = LastStages(changes)(maps)[0].numpy()
         for part in changes.up.values():
             part.normal_(std=0.05)
-        after = LastStage(changes)(maps)[0].numpy()
+        after = LastStages(changes)(maps)[0].numpy()
     np.testing.assert_allclose(before, Tower(1).features([line])[0], atol=1e-3, rtol=1e-3)
     np.testing.assert_allclose(after, Tower(1, changes=changes.weights()).features([line])[0], atol=1e-3, rtol=1e-3)
     assert np.abs(after - before).max() > 0.1

@@ -73,7 +73,7 @@ class ReaderConfig(_hub.PreTrainedConfig):  # type: ignore[misc]
 
 
 class TowerChanges(nn.Module):
-    """What was learnt on top of the weights of the tower's last stage: for each a product of two thin matrices."""
+    """What was learnt on top of the weights of the tower's last two stages: for each a product of two thin matrices."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -125,8 +125,8 @@ class Projector(nn.Module):
 class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin):  # type: ignore[misc]
     """Reads lines of text from pictures or from the tower's features.
 
-    The tower is no part of the state, but for changes to its last stage: it comes from the installed rapidocr when the
-    first picture does.
+    The tower is no part of the state, but for changes to its last two stages: it comes from the installed rapidocr when
+    the first picture does.
     """
 
     config_class = ReaderConfig

@@ -1,7 +1,7 @@
 """The vision tower of the shipped reader: what PP-OCRv6's recogniser sees, before it decides on characters.
 
 The network is the one in the installed rapidocr; it is cut where its convolutions end, and nothing of it is stored
-here. A reader may carry changes to the weights of its last stage. Knows one line of text at a time.
+here. A reader may carry changes to the weights of its last two stages. Knows one line of text at a time.
 """
 
 from __future__ import annotations
@@ -39,15 +39,18 @@ _UNIT = 32
 _WIDEST = 3200
 _INPUT = "x"
 
-END, LAST_STAGE = "p2o.pd_op.pool2d.1.0", "p2o.pd_op.add.51.0"
-"""Names in the network: where the tower ends, (1, 384, 1, width / 8), and what its last stage begins with,
-(1, 192, 6, width / 4)."""
+END, LAST_STAGES = "p2o.pd_op.pool2d.1.0", "p2o.pd_op.add.18.0"
+"""Names in the network: where the tower ends, (1, 384, 1, width / 8), and what its last two stages
+begin with, (1, 96, 12, width / 4)."""
 
 POINTWISE: Mapping[str, tuple[int, int]] = {
-    "conv2d_113": (384, 192), "conv2d_114": (384, 384), "conv2d_117": (768, 384), "conv2d_118": (384, 768),
-    "conv2d_121": (768, 384), "conv2d_122": (384, 768),
+    "conv2d_86": (192, 96), "conv2d_87": (192, 192), "conv2d_90": (384, 192), "conv2d_91": (192, 384),
+    "conv2d_94": (384, 192), "conv2d_95": (192, 384), "conv2d_98": (384, 192), "conv2d_99": (192, 384),
+    "conv2d_102": (384, 192), "conv2d_103": (192, 384), "conv2d_106": (384, 192), "conv2d_107": (192, 384),
+    "conv2d_110": (384, 192), "conv2d_111": (192, 384), "conv2d_113": (384, 192), "conv2d_114": (384, 384),
+    "conv2d_117": (768, 384), "conv2d_118": (384, 768), "conv2d_121": (768, 384), "conv2d_122": (384, 768),
 }  # fmt: skip
-"""The last stage's convolutions of single pixels, in their order: channels out and in."""
+"""The last two stages' convolutions of single pixels, in their order: channels out and in."""
 
 Pixels = npt.NDArray[np.float32]
 LineBytes = npt.NDArray[np.uint8]
@@ -108,9 +111,9 @@ class Tower:
     n_threads
         Lines that are looked at at the same time, each by one thread; ``None``: as many as there are cores.
     changes
-        What is added to weights of the last stage, by the names in `POINTWISE`: (out, in).
+        What is added to weights of the last two stages, by the names in `POINTWISE`: (out, in).
     end
-        Where it ends: `END`, or `LAST_STAGE` for what that one begins with.
+        Where it ends: `END`, or `LAST_STAGES` for what those begin with.
     """
 
     def __init__(

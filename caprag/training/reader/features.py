@@ -15,18 +15,16 @@ import torch
 
 from caprag.progress import progress_bar
 from caprag.recognition.reader import ReaderForConditionalGeneration
-from caprag.recognition.reader.modeling import TowerChanges
 from caprag.recognition.reader.tower import (
     CHANNELS,
     HEIGHT,
-    LAST_STAGE,
+    LAST_STAGES,
     STRIDE,
     LineBytes,
     Tower,
     line_bytes,
     line_pixels,
 )
-from caprag.training.reader.last_stage import LastStage
 from caprag.training.reader.lines import CaptionLines
 from caprag.training.reader.stores import LineStore, claim, write_shard
 from caprag.workers import map_in_order
@@ -108,7 +106,7 @@ def make_maps(pixels: LineStore, folder: Path, *, workers: int = 1, progress: bo
     Returns
     -------
     LineStore
-        Of (steps, 2, 6, 192), float16: what the tower's last stage begins with; 180 kB for a line of ten characters.
+        Of (steps, 2, 12, 96), float16: what the tower's last two stages begin with; 180 kB for ten characters.
 
     Raises
     ------
@@ -119,20 +117,20 @@ def make_maps(pixels: LineStore, folder: Path, *, workers: int = 1, progress: bo
 
 
 def maps_of(store: LineStore, rows: Sequence[int]) -> torch.Tensor:
-    """Return the maps of lines of equal widths as `LastStage` takes them, (n, 192, 6, 2 steps)."""
+    """Return the maps of lines of equal widths as `LastStages` takes them, (n, 96, 12, 2 steps)."""
     columns = np.stack([store[row].reshape(-1, *store[row].shape[2:]) for row in rows])
     return torch.from_numpy(columns.astype(np.float32)).permute(0, 3, 2, 1)
 
 
 def make_features(
-    maps: LineStore, folder: Path, *, reader: Path | None = None, workers: int = 1, progress: bool = False
+    pixels: LineStore, folder: Path, *, reader: Path | None = None, workers: int = 1, progress: bool = False
 ) -> LineStore:
     """Describe lines by the tower, going on where it was stopped.
 
     Parameters
     ----------
-    maps
-        What `make_maps` returned.
+    pixels
+        What `make_pixels` returned.
     folder
         Where the shards go.
     reader
@@ -150,7 +148,7 @@ def make_features(
     ValueError
         Where the folder has features of other lines.
     """
-    return _made_of(maps, folder, functools.partial(_describe_shard, reader), "features", workers, progress)
+    return _made_of(pixels, folder, functools.partial(_describe_shard, reader), "features", workers, progress)
 
 
 def _made_of(
@@ -168,7 +166,7 @@ def _made_of(
 
 @functools.lru_cache(maxsize=1)
 def _stem() -> Tower:
-    return Tower(1, end=LAST_STAGE)
+    return Tower(1, end=LAST_STAGES)
 
 
 def _map_shard(folder: Path, path: Path) -> None:
@@ -176,23 +174,18 @@ def _map_shard(folder: Path, path: Path) -> None:
     for place in range(len(store)):
         columns = _stem().maps([line_pixels(picture_of(store[place]))])[0].transpose(2, 1, 0)
         found.append(columns.reshape(-1, 2, *columns.shape[1:]).astype(np.float16))
-    write_shard(folder / path.name, store.texts, found, np.zeros((0, 2, 6, 192), np.float16))
+    write_shard(folder / path.name, store.texts, found, np.zeros((0, 2, 12, 96), np.float16))
 
 
 @functools.lru_cache(maxsize=1)
-def _last_stage(reader: Path | None) -> LastStage:
+def _tower(reader: Path | None) -> Tower:
     model = ReaderForConditionalGeneration.from_pretrained(reader, dtype=torch.float32) if reader else None
     changes = model.tower_changes if model is not None else None
-    return LastStage(changes if changes is not None else TowerChanges(1)).requires_grad_(requires_grad=False)
+    return Tower(1, changes=None if changes is None else changes.weights())
 
 
 def _describe_shard(reader: Path | None, folder: Path, path: Path) -> None:
-    stage, store = _last_stage(reader), LineStore([path])
-    # As many processes as there are cores: one thread each. What else runs in this one has its own again.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        found = [stage(maps_of(store, [place]))[0].numpy().astype(np.float16) for place in range(len(store))]
-    finally:
-        torch.set_num_threads(threads)
+    store = LineStore([path])
+    lines = [line_pixels(picture_of(store[place])) for place in range(len(store))]
+    found = [features.astype(np.float16) for features in _tower(reader).features(lines)]
     write_shard(folder / path.name, store.texts, found, np.zeros((0, CHANNELS), np.float16))

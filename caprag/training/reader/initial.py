@@ -39,7 +39,7 @@ class ReaderSize:
     hidden, layers, heads, key_value_heads, intermediate
         Width, depth, attention heads, heads of keys and values, and width of the feed-forward part.
     tower_rank
-        Of the changes to each convolution of single pixels in the tower's last stage; 0 for none.
+        Of the changes to each convolution of single pixels in the tower's last two stages; 0 for none.
     """
 
     hidden: int = 256

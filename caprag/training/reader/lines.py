@@ -6,6 +6,7 @@ H.264, and a part is left as it is. Which is decided by a picture's number, so t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from caprag.synthesis.damage import Damage, apply_damage, sample_damage
+from caprag.synthesis.fonts import FontSet
 from caprag.synthesis.generator import Synthesizer
 from caprag.synthesis.recipe import Recipe
 from caprag.synthesis.run import Sentences
@@ -21,7 +23,6 @@ from caprag.text import normalize
 
 if TYPE_CHECKING:
     from caprag.synthesis.backgrounds import Backgrounds
-    from caprag.synthesis.fonts import FontSet
 
 RECIPE = Recipe(
     crop="band",
@@ -31,12 +32,14 @@ RECIPE = Recipe(
 
 DISC = tuple(
     replace(
-        RECIPE, house={"colour": (grey,) * 3}, looks={"faint": 0.55, "outline": 0.25, "adaptive": 0.2},
-        type_size=(44, 64), coloured=0.0,
+        RECIPE, house={"colour": (grey,) * 3}, looks={"faint": 0.7, "outline": 0.2, "adaptive": 0.1},
+        type_size=(36, 58), coloured=0.0,
     )
     for grey in (190, 206, 218, 230)
 )  # fmt: skip
-"""Of captions as discs have them: a thin grey type with a hair line around it, set wide."""
+"""Of captions as discs have them: a small thin grey type with a hair line around it, set wide."""
+
+_HEAVY = re.compile("bold|black|heavy", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class DamageMix:
     lines: tuple[int, int] = (125, 280)
     crf: tuple[int, int] = (31, 41)
     worst: float = 0.75
-    disc: float = 0.4
+    disc: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,10 @@ class CaptionLines:
         self, texts: Sequence[str], backgrounds: Backgrounds, fonts: FontSet, *, count: int,
         mix: DamageMix | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
+        thin = [font for font in fonts.fonts if not _HEAVY.search(font.name)]
+        kinds = [(RECIPE, fonts), *((recipe, FontSet(thin or fonts.fonts)) for recipe in DISC)]
         self._synthesizers = [
-            Synthesizer(backgrounds, fonts, seed=seed, recipe=recipe, format="png") for recipe in (RECIPE, *DISC)
+            Synthesizer(backgrounds, chosen, seed=seed, recipe=recipe, format="png") for recipe, chosen in kinds
         ]
         self._sentences = Sentences(texts, self._synthesizers[0], count=count)
         self._mix, self._seed, self.count = mix or DamageMix(), seed, count
@@ -134,7 +139,7 @@ class CaptionLines:
             low, high = np.log(mix.lines)
             return Damage(
                 scale=float(np.exp(rng.uniform(low, high)) / 720),
-                shrink=("area", "linear", "cubic")[int(rng.integers(3))],
+                shrink=("area", "area", "linear", "cubic")[int(rng.integers(4))],
                 enlarge=("cubic", "linear", "cubic")[int(rng.integers(3))],
                 h264_crf=int(rng.integers(mix.crf[0], mix.crf[1] + 1)),
             )

@@ -1,6 +1,6 @@
-"""Let the tower get used to damage: changes to its last stage, and the neck, learnt by CTC alone.
+"""Let the tower get used to damage: changes to its last two stages, and the neck, learnt by CTC alone.
 
-What comes before the last stage stands still and was run once. Characters keep the places that the recogniser gave
+What comes before them stands still and was run once. Characters keep the places that the recogniser gave
 them.
 """
 
@@ -22,7 +22,7 @@ from caprag.evaluation.metrics import count_errors
 from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
 from caprag.recognition.reader.modeling import TowerChanges
 from caprag.training.reader.features import maps_of
-from caprag.training.reader.last_stage import LastStage
+from caprag.training.reader.last_stages import LastStages
 from caprag.training.reader.run import Run, ctc_loss, ctc_tokens, follow
 from caprag.training.reader.stores import LineStore, batches
 
@@ -34,7 +34,7 @@ class TuningOptions:
     Attributes
     ----------
     rank
-        Of the changes to each convolution of single pixels in the last stage.
+        Of the changes to each convolution of single pixels in the last two stages.
     steps, batch_size
         Steps, and lines a step; lines come again when all were seen.
     learning_rate, neck_rate
@@ -102,7 +102,7 @@ def tune_tower(
     processor = ReaderProcessor.from_pretrained(base)
     model, changes = _with_changes(base, settings.rank)
     model.train()
-    stage = LastStage(changes)
+    stages = LastStages(changes)
     trained = nn.ModuleDict({"changes": changes, "neck": model.neck})
     run = Run(
         out / "checkpoint.pt", trained,
@@ -116,7 +116,7 @@ def tune_tower(
     )  # fmt: skip
 
     def steps_of(store: LineStore, rows: Sequence[int]) -> torch.Tensor:
-        return model.steps(stage(maps_of(store, rows)))
+        return model.steps(stages(maps_of(store, rows)))
 
     def loss_of(rows: Sequence[int]) -> torch.Tensor:
         ids = [list(processor.tokenizer(maps.texts[row], add_special_tokens=False)["input_ids"]) for row in rows]

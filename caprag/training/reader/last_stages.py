@@ -1,4 +1,4 @@
-"""The tower's last stage as a module that can be trained: transformers' own class with the network's weights."""
+"""The tower's last two stages as a module that can be trained: transformers' own classes with the network's weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from caprag.recognition.reader.modeling import TowerChanges
-from caprag.recognition.reader.tower import LAST_STAGE, POINTWISE, network_file
+from caprag.recognition.reader.tower import LAST_STAGES, POINTWISE, network_file
 
 
-class LastStage(nn.Module):
-    """The tower's last stage, its weights with changes that can be learnt; the rest stands still.
+class LastStages(nn.Module):
+    """The tower's last two stages, their weights with changes that can be learnt; the rest stands still.
 
     Parameters
     ----------
@@ -32,22 +32,23 @@ class LastStage(nn.Module):
         graph = onnx.load(str(network_file())).graph
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         block: Any = PPLCNetV4Block
-        self.blocks: Any = block(PPLCNetV4Config(), 3)
+        stages = [block(PPLCNetV4Config(), place) for place in (2, 3)]
+        self.blocks: Any = nn.Sequential(*(part for stage in stages for part in stage.blocks))
         self._fill(graph, stored)
         # Convolutions of single pixels are quicker with the channels last.
         self.blocks.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
         pointwise: list[nn.Module] = [
-            layer.convolution for part in self.blocks.blocks for layer in (part.channel_conv1, part.channel_conv2)
+            layer.convolution for part in self.blocks for layer in (part.channel_conv1, part.channel_conv2)
         ]
         for name, convolution in zip(POINTWISE, pointwise, strict=True):
             parametrize.register_parametrization(convolution, "weight", _Changed(changes, name))
 
     def _fill(self, graph: Any, stored: dict[str, Any]) -> None:
         nodes = list(graph.node)
-        begin = next(place for place, node in enumerate(nodes) if LAST_STAGE in node.input and node.op_type == "Conv")
+        begin = next(place for place, node in enumerate(nodes) if LAST_STAGES in node.input and node.op_type == "Conv")
         biases = {node.input[0]: node.input[1] for node in nodes if node.op_type == "Add"}
         convolutions = iter([node for node in nodes[begin:] if node.op_type == "Conv"])
-        for block in self.blocks.blocks:
+        for block in self.blocks:
             gates = getattr(block.token_squeeze_excitation, "convolutions", ())
             for layer in (block.token_conv, *gates, block.channel_conv1, block.channel_conv2):
                 # A normalisation is a part of the network's convolutions already; transformers' class has it apart.
@@ -66,12 +67,12 @@ class LastStage(nn.Module):
                         norm.running_var.fill_(1.0 - norm.eps)
                         norm.bias.copy_(bias)
 
-    def train(self, mode: bool = True) -> LastStage:  # noqa: ARG002
+    def train(self, mode: bool = True) -> LastStages:  # noqa: ARG002
         """Stay as it was made: its normalisations stand still."""
         return self
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the tower's features, (n, steps, 384), of what the stage begins with, (n, 192, 6, 2 steps)."""
+        """Return the tower's features, (n, steps, 384), of what the stages begin with, (n, 96, 12, 2 steps)."""
         found: torch.Tensor = self.blocks(maps.contiguous(memory_format=torch.channels_last))
         return functional.avg_pool2d(found, (3, 2)).squeeze(2).transpose(1, 2)
 
