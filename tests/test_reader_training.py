@@ -60,8 +60,8 @@ def maps(pixels: LineStore, tmp_path_factory: pytest.TempPathFactory) -> LineSto
 
 
 @pytest.fixture(scope="module")
-def store(maps: LineStore, tmp_path_factory: pytest.TempPathFactory) -> LineStore:
-    return make_features(maps, tmp_path_factory.mktemp("f"))
+def store(pixels: LineStore, tmp_path_factory: pytest.TempPathFactory) -> LineStore:
+    return make_features(pixels, tmp_path_factory.mktemp("f"))
 
 
 @pytest.fixture(scope="module")
@@ -90,18 +90,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_pixels_and_features_are_those_of_the_lines_and_resume(font: Path, tmp_path: Path) -> None:
     source = functools.partial(lines_of, font, 6, 2)
     drawn = make_pixels(source, 6, tmp_path / "p", about="six")
-    made = make_features(make_maps(drawn, tmp_path / "m"), tmp_path / "f")
+    made = make_features(drawn, tmp_path / "f")
+    shown = make_maps(drawn, tmp_path / "m")
     lines = [line for number in range(6) for line in source().make(number)]
-    assert drawn.texts == made.texts == [line.text for line in lines]
+    assert drawn.texts == made.texts == shown.texts == [line.text for line in lines]
     for place, line in enumerate(lines):
         np.testing.assert_array_equal(picture_of(drawn[place]), line_bytes(line.image))
         found = Tower(1).features([line_pixels(line.image)])[0]
         np.testing.assert_allclose(made[place], found, atol=2e-2, rtol=1e-3)
+        assert shown[place].shape == (len(found), 2, 12, 96)
     before = [contents(tmp_path / name) for name in "pmf"]
-    again = make_features(
-        make_maps(make_pixels(source, 6, tmp_path / "p", about="six"), tmp_path / "m"), tmp_path / "f"
-    )
-    assert again.texts == made.texts
+    kept = make_pixels(source, 6, tmp_path / "p", about="six")
+    again = make_features(kept, tmp_path / "f")
+    assert make_maps(kept, tmp_path / "m").texts == again.texts == made.texts
     assert before == [contents(tmp_path / name) for name in "pmf"]
     with pytest.raises(ValueError, match="other lines"):
         make_pixels(source, 6, tmp_path / "p", about="others")
@@ -140,12 +141,12 @@ def test_a_tuned_tower_reads_better_and_goes_on_as_if_it_had_not_been_stopped(
     for name, value in one.state_dict().items():
         torch.testing.assert_close(value, two.state_dict()[name], atol=1e-5, rtol=1e-4)
     # What is read from pictures goes through the changes, as what is learnt from features does.
-    found = make_features(maps, tmp_path / "features", reader=tmp_path / "whole")
+    found = make_features(pixels, tmp_path / "features", reader=tmp_path / "whole")
     image = Image.fromarray(picture_of(pixels[0]))
     inputs = ReaderProcessor.from_pretrained(tmp_path / "whole")(images=[image])
     seen = one.picture_features(inputs["pixel_values"], inputs["pixel_widths"])[0]
     np.testing.assert_allclose(seen.numpy(), found[0], atol=2e-2, rtol=1e-3)
-    assert np.abs(seen.numpy() - make_features(maps, tmp_path / "plain")[0]).max() > 0.05
+    assert np.abs(seen.numpy() - make_features(pixels, tmp_path / "plain")[0]).max() > 0.05
     with pytest.raises(ModelError, match="other lines or options"):
         tune_tower(maps, base, tmp_path / "parts", TuningOptions(rank=4, seed=3))
     with pytest.raises(ValueError, match="rank"):
