@@ -119,6 +119,8 @@ def rates(reader: VLMRecognizer, crops: Sequence[Image.Image]) -> dict[str, floa
         params={"Global.log_level": "error", "EngineConfig.onnxruntime.intra_op_num_threads": available_cpus()}
     )
     pixels: list[npt.NDArray[Any]] = [np.ascontiguousarray(np.asarray(crop)[:, :, ::-1]) for crop in crops]
+    # Its recogniser is loaded with the first picture.
+    engine(pixels[0], use_det=False, use_cls=False)
     ways: dict[str, Callable[[], object]] = {
         "rapidocr": lambda: engine.text_rec(TextRecInput(img=pixels)),
         "greedy": lambda: in_batches(reader, crops, 1),

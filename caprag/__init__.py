@@ -5,7 +5,7 @@ The public names load on first use, so that importing caprag costs next to nothi
     import caprag
 
     index = caprag.Index.build(caprag.read_corpus("scripts/*.srt"), caprag.load_embedder())
-    caption = caprag.Pipeline(index, recognizer=caprag.load_recognizer("rapidocr")).read("frame.png")
+    caption = caprag.Pipeline(index).read("frame.png")
 """
 
 from __future__ import annotations

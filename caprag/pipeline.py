@@ -79,7 +79,7 @@ class Pipeline:
         self,
         index: Index | None,
         *,
-        recognizer: Recognizer | str = "rapidocr",
+        recognizer: Recognizer | str = "caprag",
         reranker: Reranker | None = None,
         n_best: int = 5,
         k: int = 10,
@@ -112,7 +112,7 @@ class Pipeline:
         cls,
         index: str | PathLike[str] | None,
         *,
-        recognizer: Recognizer | str = "rapidocr",
+        recognizer: Recognizer | str = "caprag",
         embedder: Embedder | None = None,
         reranker: str | PathLike[str] | None = None,
         n_best: int = 5,
@@ -131,7 +131,7 @@ class Pipeline:
         index
             Index folder; ``None`` reads without one.
         recognizer
-            ``"caprag"``, ``"rapidocr"``, the hub id or folder of a vision-language model, or a recognizer.
+            ``"caprag"`` (the shipped reader), ``"rapidocr"``, the hub id or folder of a vision-language model, or a recognizer.
         embedder
             The one the index was built with; ``None`` loads the one that the index names.
         reranker

@@ -179,7 +179,8 @@ def test_a_killed_run_goes_on(tmp_path: Path, suffix: str) -> None:
     after = out.read_bytes()
     assert after.startswith(kept)
     whole = tmp_path / f"whole{suffix}"
-    subprocess.run([*command[:-4], "--out", str(whole)], check=True, capture_output=True)
+    alone = [*command[:-4], "--out", str(whole), "--batch-size", "1"]
+    subprocess.run(alone, check=True, capture_output=True)
     assert after == whole.read_bytes()
 
 
@@ -405,7 +406,7 @@ def test_building_goes_on_past_bad_lines(run: Any, tmp_path: Path) -> None:
         (["snap", "missing.txt", "--index", "{index}"], "no such file"),
         (["read", "{frame}", "--index", "{corpus}"], "no such index folder"),
         (["read", "{frame}", "--recognizer", "./no-such-model"], "no-such-model"),
-        (["read", "{frame}", "--device", "cpu"], "vision-language"),
+        (["read", "{frame}", "--recognizer", "rapidocr", "--device", "cpu"], "vision-language"),
         (["read", "{frame}", "--reranker", "{corpus}"], "is no reranker"),
         (["read", "{frame}", "--out", "{tmp}/x.xml"], ".jsonl or .csv"),
         (["read", "{frame}", "--n-best", "0"], "n-best"),

@@ -17,9 +17,18 @@ DEMO = Path(__file__).resolve().parent.parent / "indexes/demo"
 TRUTH = dict(line.split("\t") for line in (DEMO / "frames/captions.tsv").read_text(encoding="utf-8").splitlines())
 
 
+READERS = {"caprag": 1, "rapidocr": 3}
+"""What reads the frames, and how many of them it reads wrongly at the least."""
+
+
+@pytest.fixture(scope="module", params=READERS)
+def reader(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def captions() -> dict[str, caprag.Caption]:
-    pipeline = caprag.Pipeline.load(DEMO)
+def captions(reader: str) -> dict[str, caprag.Caption]:
+    pipeline = caprag.Pipeline.load(DEMO, recognizer=reader)
     return dict(zip(TRUTH, pipeline.read_batch([DEMO / "frames" / name for name in TRUTH]), strict=True))
 
 
@@ -28,19 +37,21 @@ def test_every_frame_is_answered_rightly(captions: dict[str, caprag.Caption], na
     assert countable(captions[name].text) == countable(TRUTH[name])
 
 
-def test_some_readings_are_wrong_and_mended(captions: dict[str, caprag.Caption]) -> None:
+def test_some_readings_are_wrong_and_mended(captions: dict[str, caprag.Caption], reader: str) -> None:
     mended = [
         name
         for name, caption in captions.items()
         if caption.hit is not None and countable(caption.hypotheses[0].text) != countable(TRUTH[name])
     ]
-    assert len(mended) >= 3
+    assert len(mended) >= READERS[reader]
 
 
 def test_what_is_not_in_the_corpus_is_kept(captions: dict[str, caprag.Caption]) -> None:
     kept = [name for name, caption in captions.items() if caption.text and caption.hit is None]
-    # One caption is in no script; one holds two sentences at once.
-    assert kept == ["06-two-lines.jpg", "10-unknown.jpg"]
+    assert kept == ["10-unknown.jpg"]
+    two = captions["06-two-lines.jpg"].hit
+    assert two is not None
+    assert two.behind is not None
 
 
 def test_the_index_holds_the_corpus_in_story_order() -> None:

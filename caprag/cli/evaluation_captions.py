@@ -42,7 +42,7 @@ def captions(
     truth: Annotated[
         Path | None, typer.Option(help="What pictures say: name, tab, caption; or csv, jsonl with id and text.")
     ] = None,
-    recognizer: Annotated[str, typer.Option(help="What reads pictures; see caprag read.")] = "rapidocr",
+    recognizer: Annotated[str, typer.Option(help="What reads pictures; see caprag read.")] = "caprag",
     conditions: Annotated[
         str,
         typer.Option(help="known, unknown, mixed: the corpus has their sentences, lacks them, has half; by commas."),

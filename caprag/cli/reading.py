@@ -50,7 +50,7 @@ def read(
         typer.Option(
             help="caprag, rapidocr, id or folder of a vision-language model, a captioner's folder, a server's URL."
         ),
-    ] = "rapidocr",
+    ] = "caprag",
     served: Annotated[str | None, typer.Option(help="Which of a server's models, where it has several.")] = None,
     n_best: Annotated[int, typer.Option(min=1, help="Hypotheses a picture.")] = 5,
     out: Out = None,

@@ -49,7 +49,7 @@ def review(
 def explain(
     readings: Annotated[list[str], typer.Argument(help="Readings, or pictures.")],
     index: IndexFolder,
-    recognizer: Annotated[str, typer.Option(help="What reads pictures; see caprag read.")] = "rapidocr",
+    recognizer: Annotated[str, typer.Option(help="What reads pictures; see caprag read.")] = "caprag",
     embedder: EmbedderName = None,
     reranker: RerankerFile = None,
 ) -> None:

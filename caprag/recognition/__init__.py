@@ -26,7 +26,7 @@ __all__ = [
 _SHIPPED = Path(__file__).parent / "reader" / "weights"
 
 
-def load_recognizer(model: str = "rapidocr", *, batch_size: int = 8, **options: Any) -> Recognizer:
+def load_recognizer(model: str = "caprag", *, batch_size: int = 8, **options: Any) -> Recognizer:
     """Load a recognizer by name.
 
     Parameters
