@@ -131,7 +131,8 @@ class Pipeline:
         index
             Index folder; ``None`` reads without one.
         recognizer
-            ``"caprag"`` (the shipped reader), ``"rapidocr"``, the hub id or folder of a vision-language model, or a recognizer.
+            ``"caprag"`` (the shipped reader), ``"rapidocr"``, the hub id or folder of a vision-language model, or a
+            recognizer.
         embedder
             The one the index was built with; ``None`` loads the one that the index names.
         reranker

@@ -459,7 +459,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         if isinstance(kept, int):
             kept = slice(None)
         logits = self._scores(hidden[:, kept], None if position_ids is None else position_ids[:, kept], picture)
-        if input_ids is not None:
+        # Where CTC rules out what is to be learnt its factor would drown all else; the pointer hears it all the same.
+        if input_ids is not None and not self.training:
             logits = self._with_expected(logits, input_ids if said is None else said)
         loss = None
         if labels is not None:

@@ -33,12 +33,13 @@ class LastStages(nn.Module):
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         block: Any = PPLCNetV4Block
         stages = [block(PPLCNetV4Config(), place) for place in (2, 3)]
-        self.blocks: Any = nn.Sequential(*(part for stage in stages for part in stage.blocks))
+        blocks: Any = nn.Sequential(*(part for stage in stages for part in stage.blocks))
+        self.blocks = blocks
         self._fill(graph, stored)
         # Convolutions of single pixels are quicker with the channels last.
-        self.blocks.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+        blocks.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
         pointwise: list[nn.Module] = [
-            layer.convolution for part in self.blocks for layer in (part.channel_conv1, part.channel_conv2)
+            layer.convolution for part in blocks for layer in (part.channel_conv1, part.channel_conv2)
         ]
         for name, convolution in zip(POINTWISE, pointwise, strict=True):
             parametrize.register_parametrization(convolution, "weight", _Changed(changes, name))
@@ -48,7 +49,8 @@ class LastStages(nn.Module):
         begin = next(place for place, node in enumerate(nodes) if LAST_STAGES in node.input and node.op_type == "Conv")
         biases = {node.input[0]: node.input[1] for node in nodes if node.op_type == "Add"}
         convolutions = iter([node for node in nodes[begin:] if node.op_type == "Conv"])
-        for block in self.blocks:
+        blocks: Any = self.blocks
+        for block in blocks:
             gates = getattr(block.token_squeeze_excitation, "convolutions", ())
             for layer in (block.token_conv, *gates, block.channel_conv1, block.channel_conv2):
                 # A normalisation is a part of the network's convolutions already; transformers' class has it apart.

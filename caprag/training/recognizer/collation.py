@@ -255,6 +255,8 @@ def answer_loss(
         )
     if shift:
         logits, labels = logits[:, :-1], labels[:, 1:]
-    learnt = labels != IGNORED
+    # What a model rules out altogether, such as an unknown character, is not to be learnt.
+    least = torch.finfo(logits.dtype).min / 2
+    learnt = (labels != IGNORED) & (logits.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0] > least)
     total = torch.nn.functional.cross_entropy(logits[learnt].float(), labels[learnt], reduction="sum")
     return total / (learnt.sum() if num_items_in_batch is None else num_items_in_batch)
