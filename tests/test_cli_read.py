@@ -17,6 +17,7 @@ from caprag import Index, cli
 from caprag.recognition import Sampling
 from caprag.recognition.vlm import VLMRecognizer
 
+OCR = ["--recognizer", "rapidocr"]
 SERVER = "http://127.0.0.1:9"  # where nobody listens
 MODEL = {"prompt": "讀字幕", "device": "cpu", "max_new_tokens": 6}
 
@@ -101,8 +102,8 @@ def test_what_can_not_be_is_refused(run: Any, model: Path, frames: Path, tmp_pat
     for arguments, message in (
         ([one, "--id-text"], "name a file with --out"),
         ([one, tmp_path / "b" / "2_b.png", "--id-text", "--out", tmp_path / "x.csv"], "would have the same id, 2_b"),
-        ([one, "--crop", "band"], "crop: is for vision-language models"),
-        ([one, "--sample"], "sample: is for vision-language models"),
+        ([one, *OCR, "--crop", "band"], "crop: is for vision-language models"),
+        ([one, *OCR, "--sample"], "sample: is for vision-language models"),
         ([one, *options(model), "--temperature", 0.5], "ask for them with --sample"),
         ([one, *options(model), "--sample", "--temperature", 0], "temperature must be above 0"),
         ([one, *options(model), "--crop", "middle"], "frame, band, parts, not 'middle'"),
@@ -143,6 +144,6 @@ def test_readings_are_kept_to_the_sentences_of_an_index(run: Any, model: Path, f
         code, _, err = run("read", frames, "--recognizer", model, *wrong)
         assert code == 2
         assert said in err
-    code, _, err = run("read", frames, "--index", tmp_path / "索引", "--keep-to", "hard")
+    code, _, err = run("read", frames, *OCR, "--index", tmp_path / "索引", "--keep-to", "hard")
     assert code == 2
     assert "vision-language" in err

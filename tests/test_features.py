@@ -45,7 +45,7 @@ def test_a_substitution_by_hand() -> None:
             "edits": 1, "edit_rate": 1 / 6, "folded_edits": 1, "folded_edit_rate": 1 / 6, "variant_edits": 0,
             "simplified": 0, "glyph_distance": 1 - alike, "glyph_rate": (1 - alike) / 6, "worst_glyph": 1 - alike,
             "lost": 0, "invented": 0, "stray": 0, "log_length": math.log(6), "inverse_length": 1 / 6,
-            "familiarity": 0, "gap": 3, "dense": 0.9, "lexical": 1, "doubt": 0, "margin": 0,
+            "familiarity": 0, "gap": 3, "dense": 0.9, "lexical": 1, "doubt": 0, "margin": 0, "cross": 0,
         },
         abs=1e-6,
     )  # fmt: skip
