@@ -27,6 +27,8 @@ _CLEARLY = 2
 """Edits that it must be nearer by than a sentence alone is."""
 _FEWEST = 2
 """Letters and digits of a half."""
+_ROUNDING = 1e-6
+"""What a similarity that is told as a share of the length may lack."""
 _MOST = 3
 """Hits of either kind for a caption."""
 
@@ -81,7 +83,7 @@ def joined(reading: str, hits: Sequence[Hit], pairs: Mapping[tuple[int, int], tu
 
 def may_join(reading: str, hits: Sequence[Hit]) -> bool:
     """Say whether a reading may be two sentences: at once, and never wrongly that it may not."""
-    return _least_edits(reading, hits) >= 1
+    return _least_edits(reading, hits) > 1 - _ROUNDING
 
 
 def _least_edits(reading: str, hits: Sequence[Hit]) -> float:
@@ -132,7 +134,7 @@ def halved(
     ...     print(one.text, two.text)
     他從來沒 有去過那裡
     """
-    if _least_edits(read, hits) + _least_edits(behind, hits_behind) < _CLEARLY:
+    if _least_edits(read, hits) + _least_edits(behind, hits_behind) < _CLEARLY - _ROUNDING:
         return []
     one, two = match_form(read), match_form(behind)
     if min(len(one), len(two)) < _FEWEST or one == two:
