@@ -34,23 +34,19 @@ class Order:
         table = np.array(rows, np.int64).reshape(-1, 3)
         table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
         follows = (table[1:, 0] == table[:-1, 0]) & (table[1:, 1] - table[:-1, 1] <= _NEAR)
-        self._first, self._second = table[:-1, 2][follows], table[1:, 2][follows]
-        self._by_second = np.argsort(self._second, kind="stable")
-        self._by_first = np.argsort(self._first, kind="stable")
+        # Sorted once either way: a search goes through the columns for each batch of captions.
+        pairs = np.unique(np.stack([table[:-1, 2][follows], table[1:, 2][follows]], 1), axis=0)
+        self._sorted = (pairs, pairs[np.argsort(pairs[:, 1], kind="stable")])
 
     def pairs(self, ids: npt.ArrayLike) -> list[tuple[int, int]]:
         """Return the pairs of sentences that stand one behind the other, one of which is among `ids`, ascending."""
         wanted = np.unique(np.asarray(ids, np.int64))
-        found = [_rows(self._first, self._by_first, wanted), _rows(self._second, self._by_second, wanted)]
-        rows = np.unique(np.concatenate(found))
-        return sorted(set(zip(self._first[rows].tolist(), self._second[rows].tolist(), strict=True)))
-
-
-def _rows(column: npt.NDArray[np.int64], order: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.ArrayLike:
-    """Return where a column has one of the wanted values; `order` sorts it."""
-    known = column[order]
-    starts, stops = np.searchsorted(known, wanted, "left"), np.searchsorted(known, wanted, "right")
-    return np.concatenate([order[start:stop] for start, stop in zip(starts, stops, strict=True)] or [order[:0]])
+        found: set[tuple[int, int]] = set()
+        for column, pairs in enumerate(self._sorted):
+            starts, stops = (np.searchsorted(pairs[:, column], wanted, side) for side in ("left", "right"))
+            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+                found.update((first, second) for first, second in pairs[start:stop].tolist())
+        return sorted(found)
 
 
 __all__ = ["Order"]
