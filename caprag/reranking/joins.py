@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from rapidfuzz.distance import Levenshtein
 
-from caprag.reranking.marks import aligned_place
+from caprag.reranking.marks import aligned_place, lettered
 from caprag.reranking.reranker import Found
 from caprag.text import countable, match_form, normalize
 from caprag.types import Hit
@@ -60,7 +60,7 @@ def joined(reading: str, hits: Sequence[Hit], pairs: Mapping[tuple[int, int], tu
     if not may_join(reading, hits):
         return []
     read = match_form(reading)
-    fewest = min((Levenshtein.distance(read, match_form(hit.text)) for hit in hits), default=len(read))
+    fewest = _edits_alone(read, hits)
     found = []
     for (first, second), texts in pairs.items():
         one, two = map(match_form, texts)
@@ -89,6 +89,11 @@ def may_join(reading: str, hits: Sequence[Hit]) -> bool:
 def _least_edits(reading: str, hits: Sequence[Hit]) -> float:
     """Return the edits to the nearest sentence, or a little more, since marks count in the length."""
     return min(((1 - hit.edit) * max(len(reading), len(hit.text)) for hit in hits), default=len(reading))
+
+
+def _edits_alone(read: str, hits: Sequence[Hit]) -> int:
+    """Return the edits from a matching form to the nearest sentence."""
+    return min((Levenshtein.distance(read, match_form(hit.text)) for hit in hits), default=len(read))
 
 
 def with_halves(found: Sequence[Found], allows: Allows) -> list[Found]:
@@ -139,11 +144,8 @@ def halved(
     one, two = match_form(read), match_form(behind)
     if min(len(one), len(two)) < _FEWEST or one == two:
         return []
-    alone = [
-        min((Levenshtein.distance(form, match_form(hit.text)) for hit in several), default=len(form))
-        for form, several in ((one, hits), (two, hits_behind))
-    ]
-    limit = min(int(_NEAR * len(one + two)), sum(alone) - _CLEARLY)
+    alone = _edits_alone(one, hits) + _edits_alone(two, hits_behind)
+    limit = min(int(_NEAR * len(one + two)), alone - _CLEARLY)
     found = []
     for hit in {hit.id: hit for hit in (*hits, *hits_behind) if hit.behind is None}.values() if limit >= 0 else ():
         edits = Levenshtein.distance(one + two, match_form(hit.text), score_cutoff=limit)
@@ -162,8 +164,7 @@ def _shown(hit: Hit, text: str, read: str) -> Hit:
 def _between(reading: str, first: str, second: str) -> str:
     """Return what stands in a reading where one sentence ends and the next begins; a space where nothing does."""
     text = normalize(reading)
-    places = [place for place, character in enumerate(text) if countable(character)]
-    letters = "".join(text[place] for place in places)
+    places, letters = lettered(text)
     cut = aligned_place(countable(first) + countable(second), letters, len(countable(first)))
     between = text[places[cut - 1] + 1 : places[cut]] if 0 < cut < len(places) else ""
     # Marks that the sentences have themselves are not said twice.
@@ -174,8 +175,7 @@ def _between(reading: str, first: str, second: str) -> str:
 
 def _cut(sentence: str, read: str, behind: str) -> tuple[str, str] | None:
     """Cut a sentence as two captions do, ``None`` where one of them would have nothing of it."""
-    places = [place for place, character in enumerate(sentence) if countable(character)]
-    letters = "".join(sentence[place] for place in places)
+    places, letters = lettered(sentence)
     # The cut that leaves the fewest edits; of several the one nearest to where the first caption ends.
     costs = [
         (Levenshtein.distance(read, letters[:size]) + Levenshtein.distance(behind, letters[size:]),

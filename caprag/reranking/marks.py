@@ -62,4 +62,10 @@ def aligned_place(letters: str, wanted: str, before: int) -> int:
     return len(wanted)
 
 
-__all__ = ["aligned_place", "with_marks_of"]
+def lettered(text: str) -> tuple[list[int], str]:
+    """Return where a text's letters and digits stand, and these alone."""
+    places = [place for place, character in enumerate(text) if countable(character)]
+    return places, "".join(text[place] for place in places)
+
+
+__all__ = ["aligned_place", "lettered", "with_marks_of"]

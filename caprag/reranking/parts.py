@@ -16,6 +16,7 @@ from rapidfuzz.distance import Levenshtein
 from caprag.glyphs import GlyphTable
 from caprag.reranking.features import candidates
 from caprag.reranking.joins import Allows
+from caprag.reranking.marks import lettered
 from caprag.reranking.reranker import Reranker
 from caprag.text import countable, normalize
 from caprag.types import Caption, Hit, Hypothesis
@@ -143,7 +144,7 @@ def cuts(reading: str, sentences: Iterable[str] = ()) -> list[Cut]:
     """
     text = normalize(reading)
     spans = [match.span() for match in _BETWEEN.finditer(text)]
-    places, letters = _lettered(text)
+    places, letters = lettered(text)
     for sentence in map(countable, sentences):
         length = len(sentence)
         for size in (length, length - 1, length + 1):
@@ -156,12 +157,6 @@ def cuts(reading: str, sentences: Iterable[str] = ()) -> list[Cut]:
     found = (Cut(text[:start], text[start:stop], text[stop:]) for start, stop in dict.fromkeys(spans))
     wanted = (cut for cut in found if min(len(countable(cut.left)), len(countable(cut.right))) >= _FEWEST)
     return [cut for cut, _ in zip(wanted, range(_MOST_CUTS), strict=False)]
-
-
-def _lettered(text: str) -> tuple[list[int], str]:
-    """Return where a text's letters and digits stand, and these alone."""
-    places = [place for place, character in enumerate(text) if countable(character)]
-    return places, "".join(text[place] for place in places)
 
 
 def _joined(left: str, between: str, right: str) -> str:
