@@ -20,9 +20,8 @@ from tqdm import tqdm
 import caprag
 from caprag.evaluation import cer_report, count_errors, count_outcomes
 from caprag.evaluation.ladder import risk_coverage_area
-from caprag.glyphs import GlyphTable
 from caprag.reranking import Episode, Reranker, fit_reranker
-from caprag.reranking.features import FEATURES, candidates
+from caprag.reranking.features import FEATURES
 from caprag.text import countable
 from caprag.types import Caption, Hit, Hypothesis
 
@@ -45,9 +44,9 @@ class Case:
 
 def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
     """Search every reading under both conditions; also return the sentences that each condition had."""
-    glyphs = GlyphTable.load()
     index = caprag.Index.build(caprag.read_corpus(DATA / "text"), progress=True)
     background = [index[i].text for i in index]
+    pipeline = caprag.Pipeline(index)
     cases, corpora = [], {False: dict.fromkeys(FILMS, background), True: {}}
     for film in tqdm(FILMS, desc="search"):
         truth = lines(film, "truth")
@@ -58,13 +57,8 @@ def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
                 corpora[True][film] = background + [index[i].text for i in ids]
             for engine in ENGINES:
                 read = lines(film, engine)
-                hits = index.search_batch(read)
-                readings = [Hypothesis(text) for text in read]
-                described = [
-                    candidates(r, h, index.frequency, glyphs) for r, h in zip(readings, hits, strict=True)
-                ]  # fmt: skip
-                places = [index.places_of(hit.id for hit in found) for found in hits]
-                episode = Episode(readings, truth, described, places, len(index), known=inside, group=film)
+                found = list(pipeline.found_for(read, at_once=512))
+                episode = Episode.of(found, truth, index.frequency, sentences=len(index), known=inside, group=film)
                 cases.append(Case(film, engine, inside, truth, read, episode))
         index.remove(ids)
     return cases, corpora

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +21,7 @@ from caprag.reranking.cross_encoder import load_cross_encoder
 from caprag.reranking.marks import with_marks_of
 from caprag.reranking.parts import Parts
 from caprag.retrieval import Index
+from caprag.text import countable
 from caprag.types import Caption, Embedder, Hit, Hypothesis, Recognizer
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ Item = TypeVar("Item")
 
 _AT_ONCE, _AT_SHOW = 512, 32
 """Readings that are searched together: where all answers are wanted, and where they are shown as they come."""
+_SPARE = 2
+"""Times the hits that are asked for where some are to be passed over."""
 
 
 class Pipeline:
@@ -276,12 +279,13 @@ class Pipeline:
         return self._decide(self.found_for(readings, on_read=on_read), _AT_SHOW)
 
     def found_for(
-        self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None, at_once: int = _AT_SHOW
-    ) -> Iterator[Found]:
-        """Find sentences for readings, `at_once` together, without a decision; see `snap_stream`."""
+        self, readings: Iterable[str], *, on_read: Callable[[int], object] | None = None, at_once: int = _AT_SHOW,
+        without: Collection[str] = (),
+    ) -> Iterator[Found]:  # fmt: skip
+        """Find sentences for readings, `at_once` together, without a decision; see `snap_stream` and `find`."""
         for batch in _batches(readings, at_once):
             hypotheses = [[Hypothesis(text)] for text in batch]
-            hits = self.find(hypotheses)
+            hits = self.find(hypotheses, without=without)
             places = self._places(hits)
             whole = [Found(read, found, places) for read, found in zip(hypotheses, hits, strict=True)]
             yield from map(self._crossed, self._with_halves(whole))
@@ -297,13 +301,15 @@ class Pipeline:
         """Whether captions hear those before and behind them."""
         return self.index is not None and self._in_order and self.reranker.order is not None
 
-    def find(self, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[Hit]]:
+    def find(self, hypotheses: Sequence[Sequence[Hypothesis]], *, without: Collection[str] = ()) -> list[list[Hit]]:
         """Find sentences by every hypothesis of a picture.
 
         Parameters
         ----------
         hypotheses
             Readings of each picture, best first.
+        without
+            Letters and digits (`caprag.text.countable`) of sentences to pass over, as if the corpus lacked them.
 
         Returns
         -------
@@ -313,24 +319,31 @@ class Pipeline:
         """
         if self.index is None:
             return [[] for _ in hypotheses]
-        found = iter(self.index.search_batch([h.text for read in hypotheses for h in read], self._k))
+        texts = [hypothesis.text for read in hypotheses for hypothesis in read]
+        found = iter(self.index.search_batch(texts, self._k * (_SPARE if without else 1)))
         merged: list[list[Hit]] = []
         for read in hypotheses:
             hits: dict[int, Hit] = {}
             for _ in read:
-                for hit in next(found):
+                for hit in [hit for hit in next(found) if not without or countable(hit.text) not in without][: self._k]:
                     hits.setdefault(hit.id, hit)
             merged.append(list(hits.values()))
-        merged = self._with_pairs([read[0].text for read in hypotheses], merged)
+        merged = self._with_pairs([read[0].text for read in hypotheses], merged, without)
         if self._kept is None:
             return merged
         return [self._kept.allowed(read[0].text, hits) for read, hits in zip(hypotheses, merged, strict=True)]
 
-    def _with_pairs(self, readings: Sequence[str], hits: Sequence[list[Hit]]) -> list[list[Hit]]:
+    def _with_pairs(
+        self, readings: Sequence[str], hits: Sequence[list[Hit]], without: Collection[str]
+    ) -> list[list[Hit]]:
         """Add sentences that stand one behind the other, for readings that may be both."""
         open_ = [joins.may_join(read, found) for read, found in zip(readings, hits, strict=True)]
         wanted = {hit.id for found, may in zip(hits, open_, strict=True) if may for hit in found}
         pairs = self.index.pairs(wanted) if self.index is not None and wanted else {}
+        if without:
+            pairs = {
+                ids: texts for ids, texts in pairs.items() if not any(countable(text) in without for text in texts)
+            }
         beside: dict[int, list[tuple[int, int]]] = {}
         for pair in pairs:
             for number in pair:

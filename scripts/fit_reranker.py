@@ -21,12 +21,11 @@ import caprag
 from caprag.glyphs import GlyphTable
 from caprag.pipeline import Pipeline
 from caprag.reranking import Episode, Example, fit_reranker
-from caprag.reranking.features import best_candidate, candidates
+from caprag.reranking.features import best_candidate
 from caprag.synthesis.backgrounds import Backgrounds
 from caprag.synthesis.fonts import load_fonts
 from caprag.text import countable
 from caprag.training.reader import CaptionLines, DamageMix
-from caprag.types import Hypothesis
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -39,17 +38,14 @@ FOLDS = 5
 
 def film_episodes(index: caprag.Index, engines: Sequence[str]) -> Iterator[Episode]:
     """Describe the readings of films, without and with the film's sentences in the index."""
-    glyphs = GlyphTable.load()
+    pipeline = Pipeline(index)
     for film in tqdm(FILMS, desc="films"):
         truth = lines(film, "truth")
         for inside in (False, True):
             ids = index.add(caprag.read_corpus(DATA / "subtitles" / film / "truth.srt")) if inside else []
             for engine in engines:
-                read = [Hypothesis(text) for text in lines(film, engine)]
-                hits = index.search_batch([reading.text for reading in read])
-                described = [candidates(r, found, index.frequency, glyphs) for r, found in zip(read, hits, strict=True)]
-                places = [index.places_of(hit.id for hit in found) for found in hits]
-                yield Episode(read, truth, described, places, len(index), known=inside, group=film)
+                found = list(pipeline.found_for(lines(film, engine), at_once=512))
+                yield Episode.of(found, truth, index.frequency, sentences=len(index), known=inside, group=film)
             index.remove(ids)
 
 

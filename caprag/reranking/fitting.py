@@ -7,16 +7,17 @@ second kind the weights would learn to snap always.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from caprag.errors import require
+from caprag.glyphs import GlyphTable
 from caprag.reranking.chooser import Chooser, Places
 from caprag.reranking.decision import Decision
-from caprag.reranking.features import FEATURES, IN_ORDER, Candidate
-from caprag.reranking.reranker import InOrder, Reranker
+from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, candidates
+from caprag.reranking.reranker import Found, InOrder, Reranker
 from caprag.reranking.story import Place, fit_story
 from caprag.text import countable
 from caprag.types import Hypothesis
@@ -111,6 +112,29 @@ class Episode:
     sentences: int
     known: bool = True
     group: str = ""
+
+    @classmethod
+    def of(
+        cls, found: Sequence[Found], truths: Sequence[str], frequency: Callable[[str], int], *, sentences: int,
+        known: bool = True, group: str = "",
+    ) -> Episode:  # fmt: skip
+        """Describe captions as they are described where they are decided.
+
+        Parameters
+        ----------
+        found
+            What is known of each, as `caprag.Pipeline.found_for` yields it.
+        truths, sentences, known, group
+            See `Episode`.
+        frequency
+            See `Reranker.rerank_batch`.
+        """
+        glyphs = GlyphTable.load()
+        described = [
+            candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins, cross=one.cross) for one in found
+        ]
+        readings = [one.hypotheses[0] for one in found]
+        return cls(readings, truths, described, [one.places for one in found], sentences, known, group)
 
     def shuffled(self, seed: int) -> Episode:
         """Return the same captions in an order drawn by chance."""

@@ -20,20 +20,20 @@ import numpy as np
 import numpy.typing as npt
 
 from caprag.errors import CapragError, CorpusError, require
-from caprag.glyphs import GlyphTable
+from caprag.pipeline import Pipeline
 from caprag.progress import progress_bar
-from caprag.reranking import Episode, Reranker, fit_reranker
+from caprag.reranking import Episode, Found, Reranker, fit_reranker
 from caprag.reranking.cross_encoder import CrossEncoderScorer, load_cross_encoder
 from caprag.reranking.decision import Decision
-from caprag.reranking.features import candidates
 from caprag.reranking.fitting import Example, counted
 from caprag.retrieval import Index
 from caprag.text import countable
-from caprag.types import Hit, Hypothesis
 
 ENOUGH = 4000
 """Readings from which on all weights are fitted."""
 
+_AT_ONCE = 512
+"""Readings that are looked up together."""
 _PULL = 10.0
 """How strongly few readings are held to the shipped decision: as if so many had agreed with it."""
 
@@ -172,29 +172,19 @@ def _episodes(
     pairs: Sequence[Pair], index: Index, k: int, group: str, cross_encoder: CrossEncoderScorer | None
 ) -> Iterator[Episode]:
     """Describe an episode as it is found, and as if the corpus lacked its sentences."""
-    glyphs = GlyphTable.load()
-    readings = [Hypothesis(pair.read) for pair in pairs]
+    # Which sentences are thought of no weight says, but captions are in order.
+    pipeline = Pipeline(index, k=k)
     truths = [pair.truth for pair in pairs]
-    own = {countable(truth) for truth in truths}
-    found = index.search_batch([pair.read for pair in pairs], 2 * k)
+    own = frozenset(map(countable, truths))
     for known in (True, False):
-        hits: list[list[Hit]] = [[hit for hit in row if known or countable(hit.text) not in own][:k] for row in found]
-        told = [_told(cross_encoder, pair.read, row) for pair, row in zip(pairs, hits, strict=True)]
-        yield Episode(
-            readings, truths,
-            [
-                candidates(read, row, index.frequency, glyphs, cross=logits)
-                for read, row, logits in zip(readings, hits, told, strict=True)
-            ],
-            [index.places_of(hit.id for hit in row) for row in hits], len(index), known, group,
-        )  # fmt: skip
+        found = pipeline.found_for([pair.read for pair in pairs], at_once=_AT_ONCE, without=() if known else own)
+        told = [one if cross_encoder is None else _told(cross_encoder, one) for one in found]
+        yield Episode.of(told, truths, index.frequency, sentences=len(index), known=known, group=group)
 
 
-def _told(cross_encoder: CrossEncoderScorer | None, read: str, hits: Sequence[Hit]) -> list[float] | None:
-    if cross_encoder is None:
-        return None
-    logits: list[float] = cross_encoder.score([(read, hit.text) for hit in hits], unit="logit").tolist()
-    return logits
+def _told(cross_encoder: CrossEncoderScorer, found: Found) -> Found:
+    read = found.hypotheses[0].text
+    return replace(found, cross=cross_encoder.score([(read, hit.text) for hit in found.hits], unit="logit").tolist())
 
 
 def _with_unseen(fitted: Decision, start: Decision, examples: Sequence[Example]) -> Decision:
