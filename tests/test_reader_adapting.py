@@ -9,11 +9,16 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
+from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
+from caprag.recognition.reader.tower import line_pixels
 from caprag.recognition.vlm import VLMRecognizer
 from caprag.synthesis.conversations import Example, write_conversations
 from caprag.training.merging import merge
 from caprag.training.reader.initial import ReaderSize, new_reader
+from caprag.training.reader.run import ctc_loss
 from caprag.training.recognizer import RecognizerOptions, train_recognizer
+from caprag.training.recognizer.collation import Collator
+from caprag.training.recognizer.examples import Item
 
 TEXTS = ("AB12", "CAB", "1234", "DADA", "FEED 1", "B2B")
 
@@ -67,3 +72,52 @@ def test_an_adapter_makes_what_it_learns_likelier(base: Path, data: Path, tmp_pa
     assert sum(adapted) > sum(scores(base)) / 2
     merge([tmp_path / "adapter"], tmp_path / "merged")
     assert scores(tmp_path / "merged") == pytest.approx(adapted, abs=1e-2)
+
+
+def test_the_tower_is_trained_where_that_is_asked_for(base: Path, data: Path, tmp_path: Path) -> None:
+    options = RecognizerOptions(
+        lora_rank=4, lora_alpha=8, lora_dropout=0.0, tower="tuned", learning_rate=1e-2, warmup=0, schedule="constant",
+        max_steps=6, batch_size=6, crop="frame", precision="float32", logging_steps=1, save_steps=3,
+    )  # fmt: skip
+    trained = train_recognizer([data], base, tmp_path / "adapter", options, held_out=[data])
+    assert trained.losses[trained.steps] < trained.losses[1]
+    saved = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    before = load_file(base / "model.safetensors")
+    for part in ("tower_changes.up", "tower_changes.down", "neck"):
+        changed = [name for name in saved if f"{part}." in name]
+        assert changed, part
+        own = [name.removeprefix("base_model.model.") for name in changed]
+        assert any(not torch.equal(saved[a], before[b]) for a, b in zip(changed, own, strict=True) if b in before), part
+    # What reads with the adapter has the tower that was trained: the merged model says the same.
+    merge([tmp_path / "adapter"], tmp_path / "merged")
+    pictures = [drawn(text) for text in TEXTS]
+    texts = [[text] for text in TEXTS]
+    two = [
+        VLMRecognizer(model, adapter=adapter, crop="frame", max_new_tokens=10).score_batch(pictures, texts)
+        for model, adapter in ((base, tmp_path / "adapter"), (tmp_path / "merged", None))
+    ]
+    assert [s for (s,) in two[0]] == pytest.approx([s for (s,) in two[1]], abs=1e-2)
+
+
+def test_the_reader_adds_its_own_loss_in_training(base: Path) -> None:
+    """CTC's loss of the texts, as torch has it for each line by itself."""
+    model = ReaderForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    processor = ReaderProcessor.from_pretrained(base)
+    model.config.ctc_share, model.config.ctc_weight = 0.3, 0.5
+    lines = [drawn("AB12"), drawn("CAB")]
+    collator = Collator(str(base), model, processor, processor.tokenizer, crop="frame")
+    batch = collator([Item(image, text, "") for image, text in zip(lines, ("AB12", "CAB"), strict=True)])
+    model.train()
+    output = model(**batch)
+    expected = []
+    for image, text in zip(lines, ("AB12", "CAB"), strict=True):
+        features = model.picture_features(torch.from_numpy(line_pixels(image))[None], torch.tensor([10**6]))
+        steps = model.steps(features[0][None])
+        ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        expected.append(float(ctc_loss(model, steps, [list(ids)]).detach()))
+    assert float(output.further_loss.detach()) == pytest.approx(0.5 * sum(expected) / 2, rel=1e-4)
+    output.further_loss.backward()
+    assert model.tower_changes is not None
+    assert any(float(weight.grad.abs().max()) > 0 for weight in model.tower_changes.up.values())
+    with torch.no_grad():
+        assert model.eval()(**batch).further_loss is None

@@ -14,7 +14,8 @@ from PIL import Image
 
 from caprag.errors import ModelError
 from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
-from caprag.recognition.reader.modeling import _EMPTY, TowerChanges
+from caprag.recognition.reader.last_stages import LastStages, TowerChanges
+from caprag.recognition.reader.projector import _EMPTY
 from caprag.recognition.reader.tower import LAST_STAGES, Tower, line_bytes, line_pixels
 from caprag.synthesis.backgrounds import Backgrounds
 from caprag.synthesis.fonts import load_fonts
@@ -32,7 +33,6 @@ from caprag.training.reader import (
     tune_tower,
 )
 from caprag.training.reader.features import picture_of
-from caprag.training.reader.last_stages import LastStages
 from caprag.training.reader.loop import _Learner, evaluate_features, fit_blank
 from caprag.training.reader.stores import batches
 

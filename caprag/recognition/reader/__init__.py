@@ -7,7 +7,8 @@ from typing import Any
 
 import transformers
 
-from caprag.recognition.reader.modeling import ReaderConfig, ReaderForConditionalGeneration
+from caprag.recognition.reader.configuration import ReaderConfig
+from caprag.recognition.reader.modeling import ReaderForConditionalGeneration
 from caprag.recognition.reader.processing import ReaderImageProcessor, ReaderProcessor, character_tokenizer
 
 __all__ = [

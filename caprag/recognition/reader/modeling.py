@@ -13,120 +13,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import transformers
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from caprag.recognition.reader.configuration import ReaderConfig
 from caprag.recognition.reader.ctc_prefix import next_logprobs
+from caprag.recognition.reader.last_stages import LastStages, TowerChanges
 from caprag.recognition.reader.pointer import Picture, Pointer
-from caprag.recognition.reader.tower import POINTWISE, STRIDE, Tower
+from caprag.recognition.reader.projector import Projector
+from caprag.recognition.reader.tower import LAST_STAGES, Pixels, Tower
 
 _hub: Any = transformers  # its annotations differ from version to version
 
-_EMPTY = math.log(0.9 / 0.1)
-"""Logit from which on a step shows no character."""
+_LEAST = 1e-37
+"""Probability that a logarithm is taken of."""
 
 _IMPOSSIBLE = -1e4
 """Nats of what CTC rules out; finite in half precision, too."""
 
 
-class ReaderConfig(_hub.PreTrainedConfig):  # type: ignore[misc]
-    """Sizes of the neck, the language model and the tower's changes; tokens for the picture and for no character.
+@dataclass
+class ReaderOutput(CausalLMOutputWithPast):
+    """What a forward pass gives.
 
-    `ctc_share` is the power that CTC's own probability of what comes next has in the product with the language model's,
-    0 or more.
+    Attributes
+    ----------
+    further_loss
+        In training, CTC's loss of the texts times its weight, in nats a token; `loss`, where there are labels, holds
+        it too.
     """
 
-    model_type = "caprag_reader"
-    sub_configs = {"text_config": _hub.Qwen3Config, "neck_config": _hub.PPOCRV6SmallRecConfig}  # noqa: RUF012
-
-    def __init__(
-        self,
-        text_config: dict[str, Any] | Any = None,
-        neck_config: dict[str, Any] | Any = None,
-        *,
-        image_token_id: int = 0,
-        blank_token_id: int = 4,
-        tower_rank: int = 0,
-        ctc_share: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        text = text_config or {}
-        neck = neck_config or {}
-        self.text_config = _hub.Qwen3Config(**text) if isinstance(text, dict) else text
-        self.neck_config = _hub.PPOCRV6SmallRecConfig(**neck) if isinstance(neck, dict) else neck
-        self.image_token_id = image_token_id
-        self.blank_token_id = blank_token_id
-        self.tower_rank = tower_rank
-        self.ctc_share = ctc_share
-        kwargs.setdefault("tie_word_embeddings", True)
-        super().__init__(**kwargs)
-
-    def get_text_config(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
-        """Return the language model's part."""
-        return self.text_config
-
-
-class TowerChanges(nn.Module):
-    """What was learnt on top of the weights of the tower's last two stages: for each a product of two thin matrices."""
-
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        self.down = nn.ParameterDict(
-            {name: torch.randn(rank, into) / into**0.5 for name, (_, into) in POINTWISE.items()}
-        )
-        self.up = nn.ParameterDict({name: torch.zeros(out, rank) for name, (out, _) in POINTWISE.items()})
-
-    def product(self, name: str) -> torch.Tensor:
-        """Return what is added to the weights of one convolution, (out, in)."""
-        made: torch.Tensor = self.up[name] @ self.down[name]
-        return made
-
-    @torch.no_grad()
-    def weights(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Return all that is added, as the tower takes it."""
-        return {name: self.product(name).to("cpu", torch.float32).numpy() for name in POINTWISE}
-
-
-class Projector(nn.Module):
-    """From the neck's steps to tokens of the prefix, and to scores of characters.
-
-    Steps lie in the space of the characters' embeddings by `to_text`, each the shorter the more it looks like no
-    character at all; what that loses is added by `detail`, which begins at zero.
-    """
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.to_text = nn.Linear(width, hidden, bias=False)
-        self.blank = nn.Linear(width, 1)
-        self.detail = nn.Linear(width, hidden)
-        self.scale = nn.Parameter(torch.ones(()))
-        for linear in (self.blank, self.detail):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, steps: torch.Tensor) -> torch.Tensor:
-        """Return a token, (..., hidden), for each step, (..., width)."""
-        told: torch.Tensor = self.to_text(steps) * torch.sigmoid(-self.blank(steps)) + self.detail(steps)
-        return told
-
-    def shown(self, steps: torch.Tensor) -> torch.Tensor:
-        """Tell which of the steps, (n, steps, width), show a character, (n, steps); at least one of each line."""
-        doubt = self.blank(steps).squeeze(-1)
-        wanted: torch.Tensor = (doubt < _EMPTY) | (doubt <= doubt.amin(1, keepdim=True))
-        return wanted
+    further_loss: torch.Tensor | None = None
 
 
 class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin):  # type: ignore[misc]
     """Reads lines of text from pictures or from the tower's features.
 
     The tower is no part of the state, but for changes to its last two stages: it comes from the installed rapidocr when
-    the first picture does.
+    the first picture does. It runs outside torch; where the changes are trained, the last two stages run in it.
     """
 
     config_class = ReaderConfig
@@ -150,6 +80,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         self.language_model = _hub.Qwen3ForCausalLM(config.text_config)
         self.pointer = Pointer(config.text_config.hidden_size)
         self._tower: Tower | None = None
+        # Where the changes are trained; no module of this one, whose weights it shares.
+        self._early: tuple[Tower, LastStages] | None = None
         self._heard: torch.Tensor | None = None
         # How far the numbers of a text's places lie behind those that a cache counts, (lines, 1).
         self.rope_deltas: torch.Tensor | None = None
@@ -178,10 +110,17 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
     def train(self, mode: bool = True) -> ReaderForConditionalGeneration:
         """Switch to training; the neck's normalisation goes on with what the tower was trained with."""
         super().train(mode)
+        if mode and self._learns_tower:
+            self._tower = None
         for module in self.neck.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         return self
+
+    @property
+    def _learns_tower(self) -> bool:
+        changes = self.tower_changes
+        return changes is not None and any(weight.requires_grad for weight in changes.parameters())
 
     def steps(self, features: torch.Tensor) -> torch.Tensor:
         """Return the neck's description, (n, steps, 120), of the tower's features (n, steps, 384) of equal widths."""
@@ -216,15 +155,32 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
 
     def picture_features(self, pixel_values: torch.Tensor, pixel_widths: torch.Tensor) -> list[torch.Tensor]:
         """Run the tower: a tensor of (width / 8, 384) for each of the lines, cut to their widths in pixels."""
-        if self._tower is None:
-            self._tower = Tower(changes=self.tower_changes.weights() if self.tower_changes is not None else None)
         pixels = pixel_values.detach().to("cpu", torch.float32).numpy()
         lines = [line[:, :, :width] for line, width in zip(pixels, pixel_widths.tolist(), strict=True)]
+        if self.training and self._learns_tower:
+            return self._learnt_features(lines)
+        if self._tower is None:
+            self._tower = Tower(changes=self.tower_changes.weights() if self.tower_changes is not None else None)
         # A beam's paths share a picture, and stand side by side.
         fresh = [not place or not np.array_equal(line, lines[place - 1]) for place, line in enumerate(lines)]
         found = self._tower.features([line for line, new in zip(lines, fresh, strict=True) if new])
         tensors = [torch.from_numpy(one).to(self.device, self.dtype) for one in found]
         return [tensors[place - 1] for place in np.cumsum(fresh).tolist()]
+
+    def _learnt_features(self, lines: Sequence[Pixels]) -> list[torch.Tensor]:
+        """Run the tower so that its changes can be learnt."""
+        if self.tower_changes is None:
+            raise ValueError("this reader has no changes to its tower; give it a tower_rank")
+        if self._early is None:
+            self._early = (Tower(end=LAST_STAGES), LastStages(self.tower_changes).to(self.device))
+        tower, stages = self._early
+        maps = tower.maps(lines)
+        features: list[Any] = [None] * len(lines)
+        for places in _alike([one.shape[-1] for one in maps]):
+            together = torch.from_numpy(np.stack([maps[place] for place in places])).to(self.device)
+            for place, found in zip(places, stages(together).to(self.dtype), strict=True):
+                features[place] = found
+        return features
 
     def prefixes(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return what the tokens of lines are made of, (m, width) each, from the tower's (steps, 384) each."""
@@ -232,21 +188,19 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
 
     def _read_lines(self, features: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Return what lines' tokens are made of, and what CTC hears, (lines, steps, tokens), where that has a share."""
-        by_length: dict[int, list[int]] = {}
-        for place, found in enumerate(features):
-            by_length.setdefault(len(found), []).append(place)
+        lengths = [len(found) for found in features]
         prefixes: list[Any] = [None] * len(features)
         heard: torch.Tensor | None = None
         if self.config.ctc_share:
-            shape = (len(features), max(by_length), self.config.text_config.vocab_size)
+            shape = (len(features), max(lengths), self.config.text_config.vocab_size)
             heard = torch.zeros(shape, device=self.device)
             heard[:, :, self.config.blank_token_id] = 1.0
-        for length, places in by_length.items():
+        for places in _alike(lengths):
             steps = self.steps(torch.stack([features[place] for place in places]))
             for place, tokens in zip(places, self.tokens_of(steps), strict=True):
                 prefixes[place] = tokens
             if heard is not None:
-                heard[places, :length] = self.ctc_logits(steps).float().softmax(-1)
+                heard[places, : lengths[places[0]]] = self.ctc_logits(steps).float().softmax(-1)
         return prefixes, heard
 
     def look(
@@ -402,7 +356,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> ReaderOutput:
         """Predict the next token.
 
         Parameters
@@ -424,7 +378,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
 
         Returns
         -------
-        CausalLMOutputWithPast
+        ReaderOutput
         """
         if inputs_embeds is None:
             if input_ids is None:
@@ -463,14 +417,30 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         if input_ids is not None and not self.training:
             logits = self._with_expected(logits, input_ids if said is None else said)
         loss = None
+        further = None
+        if self.training and heard is not None and input_ids is not None and self.config.ctc_weight:
+            further = self.config.ctc_weight * self._ctc_loss(heard, input_ids, attention_mask)
         if labels is not None:
             # What is never read is not to be learnt.
             learnt = labels.masked_fill(torch.isin(labels, self._never(labels.device)), -100)
             loss = self.loss_function(logits, learnt, vocab_size=self.config.text_config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(
+            loss = loss if further is None else loss + further
+        return ReaderOutput(
             loss=loss, logits=logits, past_key_values=found.past_key_values, hidden_states=found.hidden_states,
-            attentions=found.attentions,
+            attentions=found.attentions, further_loss=further,
         )  # fmt: skip
+
+    def _ctc_loss(self, heard: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return CTC's loss, in nats a token, of the texts in ids, (n, length), by what it hears of their pictures."""
+        blank = self.config.blank_token_id
+        # What is special has ids up to the blank's.
+        said = (ids > blank) if mask is None else (ids > blank) & (mask > 0)
+        lengths = said.sum(1)
+        found: torch.Tensor = nn.functional.ctc_loss(
+            heard.clamp(min=_LEAST).log().transpose(0, 1), ids[said], torch.full_like(lengths, heard.shape[1]), lengths,
+            blank=blank, zero_infinity=True,
+        )  # fmt: skip
+        return found
 
     def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any:
         """Generate as transformers does, after a look at the pictures; what is returned begins with `look`'s ids."""
@@ -492,9 +462,12 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         return {**inputs, "said": input_ids}
 
 
-def steps_of(width: int) -> int:
-    """Return how many steps the tower has for a line of so many pixels."""
-    return width // STRIDE
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Return the places of equal lengths."""
+    found: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        found.setdefault(length, []).append(place)
+    return list(found.values())
 
 
-__all__ = ["ReaderConfig", "ReaderForConditionalGeneration", "steps_of"]
+__all__ = ["ReaderForConditionalGeneration", "ReaderOutput"]

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import transformers
 
-from caprag.recognition.reader.modeling import steps_of
-from caprag.recognition.reader.tower import HEIGHT, line_pixels
+from caprag.recognition.reader.tower import HEIGHT, line_pixels, steps_of
 
 _hub: Any = transformers  # its annotations differ from version to version
 

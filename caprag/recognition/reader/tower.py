@@ -103,6 +103,11 @@ def line_pixels(line: Image.Image | LineBytes) -> Pixels:
     return pixels
 
 
+def steps_of(width: int) -> int:
+    """Return how many steps the tower has for a line of so many pixels."""
+    return width // STRIDE
+
+
 class Tower:
     """Turns lines into features.
 

@@ -20,9 +20,8 @@ from torch import nn
 
 from caprag.evaluation.metrics import count_errors
 from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
-from caprag.recognition.reader.modeling import TowerChanges
+from caprag.recognition.reader.last_stages import LastStages, TowerChanges
 from caprag.training.reader.features import maps_of
-from caprag.training.reader.last_stages import LastStages
 from caprag.training.reader.run import Run, ctc_loss, ctc_tokens, follow
 from caprag.training.reader.stores import LineStore, batches
 

@@ -234,12 +234,12 @@ def _padded(row: torch.Tensor, length: int, value: int) -> torch.Tensor:
 def answer_loss(
     outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None, *, shift: bool
 ) -> torch.Tensor:
-    """Cross-entropy of answers and ends, in nats a token.
+    """Cross-entropy of answers and ends, in nats a token, and what a model adds to it of its own accord.
 
     Parameters
     ----------
     outputs
-        The model's; ``logits`` are (row, place, token).
+        The model's; ``logits`` are (row, place, token), and ``further_loss`` is in nats a token, where there is one.
     labels
         (row, place) int64, `IGNORED` where nothing is learnt.
     num_items_in_batch
@@ -259,4 +259,7 @@ def answer_loss(
     least = torch.finfo(logits.dtype).min / 2
     learnt = (labels != IGNORED) & (logits.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0] > least)
     total = torch.nn.functional.cross_entropy(logits[learnt].float(), labels[learnt], reduction="sum")
+    further = outputs.get("further_loss") if isinstance(outputs, dict) else getattr(outputs, "further_loss", None)
+    if further is not None:
+        total = total + further * learnt.sum()
     return total / (learnt.sum() if num_items_in_batch is None else num_items_in_batch)

@@ -25,7 +25,7 @@ _PROJECTOR = (
 )
 _TOWER = (
     r"(^|\.)(vision_tower|vision_model|visual|vision_encoder|image_tower|image_encoder|vpm|vision_embed_tokens)(\.|$)"
-    r"|^(encoder|tower_changes)(\.|$)"
+    r"|^(encoder|tower_changes|neck)(\.|$)"
 )
 _WRAPPED = re.compile(r"(^|\.)(module|_fsdp_wrapped_module|_orig_mod|base_layer)(?=\.|$)")
 _ADAPTED = re.compile(r"\.(lora_[A-Z]\w*|lora_magnitude_vector|modules_to_save)\.default(?=\.|$)")

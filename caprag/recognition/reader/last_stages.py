@@ -1,16 +1,42 @@
-"""The tower's last two stages as a module that can be trained: transformers' own classes with the network's weights."""
+"""The tower's last two stages, and what a reader changes in them.
+
+As a module they can be trained: transformers' own classes with the network's weights. To read, the changes are added to
+the network that runs outside torch.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from caprag.recognition.reader.modeling import TowerChanges
 from caprag.recognition.reader.tower import LAST_STAGES, POINTWISE, network_file
+
+
+class TowerChanges(nn.Module):
+    """What was learnt on top of the weights of the tower's last two stages: for each a product of two thin matrices."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.down = nn.ParameterDict(
+            {name: torch.randn(rank, into) / into**0.5 for name, (_, into) in POINTWISE.items()}
+        )
+        self.up = nn.ParameterDict({name: torch.zeros(out, rank) for name, (out, _) in POINTWISE.items()})
+
+    def product(self, name: str) -> torch.Tensor:
+        """Return what is added to the weights of one convolution, (out, in)."""
+        made: torch.Tensor = self.up[name] @ self.down[name]
+        return made
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return all that is added, as the tower takes it."""
+        return {name: self.product(name).to("cpu", torch.float32).numpy() for name in POINTWISE}
 
 
 class LastStages(nn.Module):
