@@ -1,7 +1,8 @@
 """Teach the shipped reader a style that it never saw: python benchmarks/style.py --font FILE [--reader FOLDER].
 
 Draws lines of the films in one font with a thick coloured edge on photographs, at medium damage: 300 to learn from and
-200 of other sentences. Fine-tunes the reader on the 300, by LoRA and with its neck, and reads the 200 before and after.
+200 of other sentences. Fine-tunes the reader on the 300: the language model by LoRA, what is low-rank in the tower's last
+stages, and the neck; and reads the 200 before and after.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def main() -> None:
     data = conversations(learnt, arguments.out / "pictures/learnt.json")
     options = RecognizerOptions(
         method="lora", lora_rank=arguments.lora_rank, lora_alpha=2 * arguments.lora_rank, crop="frame", tower="tuned",
-        tower_modules=r"(^|\.)neck(\.|$)", module_rates={"neck": 5e-4},
+        module_rates={"neck|tower_changes": 5e-4},
         learning_rate=arguments.learning_rate, epochs=arguments.epochs, batch_size=16, save_steps=1000,
     )  # fmt: skip
     for name in ("adapter", "adapter.work"):

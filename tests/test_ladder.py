@@ -25,6 +25,7 @@ from caprag.evaluation.ladder import (
     reliability,
     risk_coverage_area,
 )
+from caprag.evaluation.peers import ProperNames
 from caprag.reranking import Found
 from caprag.text import countable, match_form
 from caprag.types import Embedder, Hypothesis
@@ -115,12 +116,31 @@ def test_every_rung_is_what_plain_counting_says(texts: list[str], index: caprag.
     )  # fmt: skip
     assert [list(ladder.rungs)[-1] for ladder in alone] == ["answer"]
     assert all("story" not in caption.evidence for caption in alone[0].captions)
-    for wrong, message in (({"conditions": ["some"]}, "condition is 'some'"), ({"truths": truths[1:]}, "89 truths")):
+    (other,) = evaluate_captions(
+        found, truths, pipeline.reranker, corpus, frequency=index.frequency, samples=50, conditions=["known"],
+        peers=False, readers={"another": [f"{read}別" for read in truths]},
+    )  # fmt: skip
+    assert other.rungs["another"].value == pytest.approx(len(truths) / sum(map(len, truths)))
+    assert "another" not in other.harms
+    for wrong, message in (
+        ({"conditions": ["some"]}, "condition is 'some'"),
+        ({"truths": truths[1:]}, "89 truths"),
+        ({"readers": {"another": ["一"]}}, "1 texts of another"),
+    ):
         with pytest.raises(ValueError, match=message):
             evaluate_captions(
                 **{"found": found, "truths": truths, "reranker": pipeline.reranker, "corpus": corpus,
                    "frequency": index.frequency, **wrong}  # type: ignore[arg-type]
             )  # fmt: skip
+
+
+def test_pycorrector_answers_where_it_is_installed() -> None:
+    """It mends a character of alike strokes, and can't answer with what is gone."""
+    pytest.importorskip("pycorrector", reason="pycorrector is not installed")
+    corpus = ["今天天氣很好", "他們在末來相見", "我們明天出發"]
+    names = ProperNames(["他們在未來相見", "我們明天出發"], corpus)
+    assert names.answers(set(), ["", ""]) == {"pycorrector": ["他們在末來相見", "我們明天出發"]}
+    assert names.answers({"他們在末來相見"}, ["", ""]) == {"pycorrector": ["他們在未來相見", "我們明天出發"]}
 
 
 def test_pictures_are_answered_as_they_are_read() -> None:
@@ -165,9 +185,10 @@ def test_the_command(texts: list[str], index: caprag.Index, tmp_path: Path, tiny
     root = frames.parent
     seen = run.invoke(
         app, ["eval", "captions", str(frames), "--truth", str(frames / "captions.tsv"), "--index", str(root),
-              "--conditions", "known", "--no-peers", "--samples", "20"],
+              "--conditions", "known", "--samples", "20"],
     )  # fmt: skip
     assert seen.exit_code == 0, seen.output
+    assert "rapidocr alone" in seen.output
     assert "corpus as it is (" in seen.output
     for wrong, message in (
         (["eval", "captions", str(frames), *given], "name a file with --truth"),

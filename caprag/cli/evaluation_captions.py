@@ -51,7 +51,13 @@ def captions(
     line_by_line: Annotated[
         bool, typer.Option("--line-by-line", help="Decide each by itself, as if the order meant nothing.")
     ] = False,
-    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Take the nearest sentence, too.")] = True,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers/--no-peers",
+            help="Answer by the nearest sentence, and by pycorrector where it is installed; read pictures by RapidOCR.",
+        ),
+    ] = True,
     embedder: EmbedderName = None,
     reranker: RerankerFile = None,
     risk: Risk = None,
@@ -78,8 +84,10 @@ def captions(
             index, recognizer=recognizer, embedder=open_embedder(embedder), reranker=reranker, n_best=n_best,
             risk=risk,
         )  # fmt: skip
+        readers: dict[str, list[str]] = {}
         if data.is_dir() or truth is not None:
-            found, truths = _of_pictures(data, truth, pipeline, complaints, quiet)
+            other = "rapidocr" if peers and recognizer != "rapidocr" else None
+            found, truths, readers = _of_pictures(data, truth, pipeline, other, complaints, quiet)
         else:
             found, truths = _of_pairs(data, pipeline)
         if pipeline.index is None or not found:
@@ -87,7 +95,7 @@ def captions(
         corpus = [text for _, text in pipeline.index.texts()]
         ladders = evaluate_captions(
             found, truths, pipeline.reranker, corpus, frequency=pipeline.index.frequency, conditions=chosen,  # type: ignore[arg-type]
-            in_order=not line_by_line, peers=peers, samples=samples, seed=seed,
+            in_order=not line_by_line, peers=peers, readers=readers, samples=samples, seed=seed,
         )  # fmt: skip
     except ValueError as error:
         refuse(str(error))
@@ -108,11 +116,12 @@ def _of_pairs(path: Path, pipeline: Pipeline) -> tuple[list[Found], list[str]]:
 
 
 def _of_pictures(
-    folder: Path, truth: Path | None, pipeline: Pipeline, complaints: Complaints, quiet: bool
-) -> tuple[list[Found], list[str]]:
+    folder: Path, truth: Path | None, pipeline: Pipeline, other: str | None, complaints: Complaints, quiet: bool
+) -> tuple[list[Found], list[str], dict[str, list[str]]]:
+    """Return what is known of each picture, its truth, and what another recognizer reads of all."""
     from tqdm import tqdm
 
-    from caprag.recognition import list_frames, open_frame
+    from caprag.recognition import list_frames, load_recognizer, open_frame
 
     if truth is None:
         refuse("pictures want their truth: name a file with --truth")
@@ -123,6 +132,8 @@ def _of_pictures(
     if len(wanted) < len(paths):
         say(f"{len(paths) - len(wanted)} of {len(paths)} pictures have no truth in {truth}, and are left out")
     truths: list[str] = []
+    reader = None if other is None else load_recognizer(other)
+    told: list[str] = []
 
     def images() -> Iterator[Any]:
         for path, text in wanted:
@@ -132,10 +143,13 @@ def _of_pictures(
                 complaints(error)
                 continue
             truths.append(text)
+            if reader is not None:
+                told.append(reader.recognize_batch([image], 1)[0][0].text)
             yield image
 
     with tqdm(total=len(wanted), desc="read", unit=" frames", disable=hidden(quiet)) as bar:
-        return list(pipeline.found_in(images(), on_read=bar.update)), truths
+        found = list(pipeline.found_in(images(), on_read=bar.update))
+    return found, truths, {} if other is None else {f"{other} alone": told}
 
 
 def _show(ladder: Ladder, count: int) -> None:

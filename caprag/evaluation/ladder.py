@@ -2,8 +2,7 @@
 
 The same captions are answered with the corpus as it is, with their own sentences taken out of what is found, and with
 half of them taken out (how often pairs of characters occur is asked of the whole corpus all the same). Beside each
-answer stands what always taking the nearest sentence gives, and taking it within the threshold that is best in
-hindsight.
+answer stand those of peers.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from caprag.evaluation.captions import Outcomes, count_outcomes
 from caprag.evaluation.metrics import cer_report, count_errors
+from caprag.evaluation.peers import Corrector, correctors
 from caprag.reranking import Found, Reranker
-from caprag.text import countable, match_form
+from caprag.text import countable
 from caprag.types import Caption, Hypothesis, Report
 
 Condition = Literal["known", "unknown", "mixed"]
@@ -31,7 +30,6 @@ CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 LENGTHS = ((1, 4), (5, 8), (9, 12), (13, 10_000))
 """Characters of the truth that captions are sorted by."""
 
-_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 11))
 _BINS = 10
 
 Floats = npt.NDArray[np.float64]
@@ -76,7 +74,7 @@ class Ladder:
 def evaluate_captions(
     found: Sequence[Found], truths: Sequence[str], reranker: Reranker, corpus: Sequence[str], *,
     frequency: Callable[[str], int], conditions: Sequence[Condition] = CONDITIONS, in_order: bool = True,
-    peers: bool = True, samples: int = 1000, seed: int = 0,
+    peers: bool = True, readers: Mapping[str, Sequence[str]] | None = None, samples: int = 1000, seed: int = 0,
 ) -> list[Ladder]:  # fmt: skip
     """Answer captions under several conditions, and measure each step.
 
@@ -97,7 +95,9 @@ def evaluate_captions(
     in_order
         Whether the captions follow each other.
     peers
-        Whether the nearest sentence is searched, which takes 50 ms a caption and million sentences.
+        Whether others answer the same readings (`caprag.evaluation.peers`).
+    readers
+        What others read of the same pictures: name to texts.
     samples, seed
         Of the intervals; the seed also draws the half that is taken out.
 
@@ -115,20 +115,27 @@ def evaluate_captions(
         raise ValueError(f"there are {len(found)} captions and {len(truths)} truths; as many are wanted, at least one")
     if unknown := [condition for condition in conditions if condition not in CONDITIONS]:
         raise ValueError(f"condition is {unknown[0]!r}; known are {', '.join(CONDITIONS)}")
+    readers = readers or {}
+    for name, texts in readers.items():
+        if len(texts) != len(truths):
+            raise ValueError(f"there are {len(texts)} texts of {name} and {len(truths)} truths; as many are wanted")
     own = [countable(truth) for truth in truths]
     half = np.random.default_rng(seed).permutation(sorted(set(own)))[: len(set(own)) // 2].tolist()
-    near = _Nearest([one.hypotheses[0].text for one in found], corpus) if peers else None
+    others = correctors([one.hypotheses[0].text for one in found], corpus) if peers else []
     gone: dict[Condition, set[str]] = {"known": set(), "unknown": set(own), "mixed": set(half)}
     decision = reranker if in_order else replace(reranker, order=None)
     return [
-        _ladder(found, truths, decision, condition, gone[condition], frequency, len(corpus), near, samples, seed)
+        _ladder(
+            found, truths, decision, condition, gone[condition], frequency, len(corpus), others, readers, samples, seed
+        )
         for condition in conditions
     ]
 
 
 def _ladder(
     found: Sequence[Found], truths: Sequence[str], reranker: Reranker, condition: Condition, gone: set[str],
-    frequency: Callable[[str], int], sentences: int, near: _Nearest | None, samples: int, seed: int,
+    frequency: Callable[[str], int], sentences: int, others: Sequence[Corrector], readers: Mapping[str, Sequence[str]],
+    samples: int, seed: int,
 ) -> Ladder:  # fmt: skip
     left = [_without(one, gone) for one in found]
     captions = list(reranker.rerank_in_order(left, frequency, max(1, sentences)))
@@ -142,7 +149,8 @@ def _ladder(
     answers["answer"] = [caption.text for caption in captions]
     outcomes = count_outcomes(captions, truths)
     harms = {"answer": outcomes.harm}
-    for name, texts in near.answers(gone, truths).items() if near is not None else ():
+    answers |= {name: list(texts) for name, texts in readers.items()}
+    for name, texts in [pair for other in others for pair in other.answers(gone, truths).items()]:
         answers[name] = texts
         harms[name] = count_outcomes(
             [Caption(t, None, (Hypothesis(r),), 1.0) for t, r in zip(texts, first, strict=True)], truths
@@ -240,41 +248,6 @@ def reliability(confidence: npt.ArrayLike, right: npt.ArrayLike) -> tuple[Floats
     counts = np.bincount(place, minlength=_BINS).astype(float)
     with np.errstate(invalid="ignore"):
         return counts, np.bincount(place, sure, _BINS) / counts, np.bincount(place, good, _BINS) / counts
-
-
-class _Nearest:
-    """Exhaustive search for the nearest sentences: a peer that needs no index."""
-
-    def __init__(self, read: Sequence[str], corpus: Sequence[str], most: int = 16) -> None:
-        self._read = list(read)
-        forms = [match_form(text) for text in corpus]
-        queries = [match_form(text) for text in read]
-        self._found: list[list[tuple[float, str]]] = []
-        for start in range(0, len(queries), 256):
-            table = process.cdist(
-                queries[start : start + 256],
-                forms,
-                scorer=Levenshtein.normalized_distance,
-                workers=-1,
-                dtype=np.float32,
-            )
-            few = min(most, len(forms))
-            for row in table:
-                places = np.argpartition(row, few - 1)[:few] if few < len(forms) else np.arange(len(forms))
-                order = places[np.lexsort((places, row[places]))]
-                self._found.append([(float(row[place]), corpus[place]) for place in order])
-
-    def answers(self, gone: set[str], truths: Sequence[str]) -> dict[str, list[str]]:
-        """Return the nearest sentence for each reading, and the same within the threshold that is best in hindsight."""
-        nearest = []
-        for read, row in zip(self._read, self._found, strict=True):
-            nearest.append(next(((d, text) for d, text in row if countable(text) not in gone), (1.0, read)))
-
-        def within(threshold: float) -> list[str]:
-            return [text if d <= threshold else read for (d, text), read in zip(nearest, self._read, strict=True)]
-
-        best = min(_THRESHOLDS, key=lambda threshold: sum(count_errors(within(threshold), truths).edits))
-        return {"nearest sentence": within(1.0), f"nearest within {best}": within(best)}
 
 
 __all__ = [
