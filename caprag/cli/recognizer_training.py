@@ -26,7 +26,9 @@ def train_recognizer(
         list[Path] | None,
         typer.Argument(help="Conversation files (LLaVA, ShareGPT, messages, lines), or folders of caprag synth."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Hub id or folder; the recipe's if not given.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Hub id, folder or caprag; the recipe's if not given.")
+    ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(help="JSON with model and options; what is given here wins over it."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caprag.recognition.frames import list_frames, open_frame, to_rgb
@@ -22,8 +21,6 @@ __all__ = [
     "open_frame",
     "to_rgb",
 ]
-
-_SHIPPED = Path(__file__).parent / "reader" / "weights"
 
 
 def load_recognizer(model: str = "caprag", *, batch_size: int = 8, **options: Any) -> Recognizer:
@@ -74,7 +71,7 @@ def load_recognizer(model: str = "caprag", *, batch_size: int = 8, **options: An
         return CaptionerRecognizer(model, batch_size=batch_size, **options)
     from caprag.recognition.vlm import VLMRecognizer
 
-    return VLMRecognizer(_SHIPPED if model == "caprag" else model, batch_size=batch_size, **options)
+    return VLMRecognizer(model, batch_size=batch_size, **options)
 
 
 def __getattr__(name: str) -> object:

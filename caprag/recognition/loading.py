@@ -26,6 +26,9 @@ _hub: Any = transformers  # its annotations differ from version to version
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
 """Of the weights; int8 and int4 keep the language model's linear layers in 8 or 4 bits (bitsandbytes)."""
 
+SHIPPED = "caprag"
+"""Name of the reader that is shipped, wherever a model is named."""
+
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _TORCHVISION = "pip install torchvision, in the build that belongs to your torch (its version and CPU or CUDA)"
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -53,7 +56,7 @@ def locate(model: str | Path, adapter: str | Path | None = None) -> Source:
     Parameters
     ----------
     model
-        Hub id or folder of a model, or of a PEFT adapter, which names its base itself.
+        Hub id or folder of a model, or of a PEFT adapter, which names its base itself; or `SHIPPED`.
     adapter
         Hub id or folder of a PEFT adapter for `model`.
 
@@ -67,7 +70,7 @@ def locate(model: str | Path, adapter: str | Path | None = None) -> Source:
     ModelError
         Where there is no such folder, `adapter` is no adapter, or `model` is one beside a given `adapter`.
     """
-    name = _checked(model)
+    name = model_place(model)
     found = _adapter_config(name)
     if adapter is None:
         if found is None:
@@ -78,12 +81,12 @@ def locate(model: str | Path, adapter: str | Path | None = None) -> Source:
                 f"the adapter {name} was made for the model {base}, which is not there; give the folder where it is "
                 "now as the model, and this one as its adapter"
             )
-        return Source(str(base), name)
+        return Source(model_place(base), name)
     if found is not None:
         raise ModelError(
             f"{name} is an adapter itself; give its base as the model (several adapters have to be merged first)"
         )
-    if _adapter_config(_checked(adapter)) is None:
+    if _adapter_config(model_place(adapter)) is None:
         raise ModelError(f"{adapter} holds no adapter_config.json; give a folder that peft has saved an adapter to")
     return Source(name, str(adapter))
 
@@ -245,7 +248,16 @@ def load_processor(name: str | Path, *, adapter: str | Path | None = None) -> tu
         ) from error
 
 
-def _checked(name: str | Path) -> str:
+def model_place(name: str | Path) -> str:
+    """Return a model's folder or hub id: for ``"caprag"`` the folder of the reader that is shipped.
+
+    Raises
+    ------
+    ModelError
+        For what is neither a folder nor can be a hub id.
+    """
+    if name == SHIPPED:
+        return str(Path(__file__).parent / "reader" / "weights")
     if not Path(name).is_dir() and (isinstance(name, Path) or not _HUB_ID.fullmatch(name)):
         raise ModelError(f"no folder {name}; give the folder of a saved model, or a hub id such as owner/name")
     return str(name)

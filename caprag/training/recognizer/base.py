@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from caprag.errors import ModelError, require
-from caprag.recognition.loading import Dtype, load_model, load_processor, locate
+from caprag.recognition.loading import Dtype, load_model, load_processor, locate, model_place
 from caprag.training.recognizer.options import RecognizerOptions
 
 _BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
@@ -30,7 +30,7 @@ def load_base(name: str, options: RecognizerOptions) -> tuple[Any, Any, Any]:
     Parameters
     ----------
     name
-        Hub id, or folder with weights, tokenizer and processor.
+        Hub id, or folder with weights, tokenizer and processor; ``"caprag"`` for the shipped reader.
     options
         The method decides in what the weights are kept: four bits for qlora, the precision of the computation for
         lora, float32 else.
@@ -60,7 +60,7 @@ def copy_beside(name: str, out: Path) -> None:
 
     A processor that is saved anew can lose what it was loaded without, and the files are not changed by a training.
     """
-    folder = Path(name)
+    folder = Path(model_place(name))
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 

@@ -89,7 +89,7 @@ def train_recognizer(
         Conversation files or folders that `caprag synth` wrote, or a source of examples, such as
         `caprag.training.recognizer.DrawnExamples`.
     model
-        Hub id or folder of an image-text-to-text model.
+        Hub id or folder of an image-text-to-text model; ``"caprag"`` for the shipped reader.
     out
         Folder for the result: a model, or adapters in PEFT's form, with tokenizer and processor, and ``run.json`` with
         all that is needed to do it again.
@@ -290,6 +290,7 @@ def _finish(
     plot: str | PathLike[str] | None,
 ) -> None:  # fmt: skip
     """Lay beside the weights what reads with them and what tells of them, and draw."""
+    from caprag.recognition.loading import SHIPPED
     from caprag.training.recognizer.base import copy_beside
     from caprag.training.recognizer.saving import RUN, draw_log, write_json
 
@@ -306,6 +307,11 @@ def _finish(
         for path in sorted((folder / _RESULT).iterdir()):
             if path.name != "training_args.bin":
                 shutil.move(path, place / path.name)
+        adapter = place / "adapter_config.json"
+        if name == SHIPPED and adapter.exists():
+            # Found by its name on any machine, wherever it lies there.
+            config = json.loads(adapter.read_text(encoding="utf-8"))
+            write_json(adapter, {**config, "base_model_name_or_path": SHIPPED})
         write_json(place / RUN, run)
     shutil.rmtree(folder / _RESULT)
     if plot is not None:
