@@ -228,8 +228,8 @@ def reader_speed(result: dict[str, Any]) -> str:
 
 
 def style(result: dict[str, Any]) -> str:
-    """CER of a style that the reader never saw, before and after a few minutes of LoRA."""
-    lines = [["captions in a style never seen", "before", "after LoRA", "ratio", "training"], ["---"] * 5]
+    """CER of a style that the reader never saw, before and after a few minutes of training."""
+    lines = [["captions in a style never seen", "before", "after", "ratio", "training"], ["---"] * 5]
     cells = [f"{result[name]:.2%} {_range(result[f'{name}_interval'], '.2%')}" for name in ("before", "after")]
     lines.append(
         [
