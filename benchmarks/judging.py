@@ -2,21 +2,25 @@
 
 The captions of real frames, and caption bitmaps on photographs, are damaged by the synthesiser at three strengths and
 cut out. RapidOCR and the shipped reader read each, and give every sentence that is found a probability. Answers with
-and without that judgement, each caption by itself, with all captions in the corpus beside text/ and with their own
-left out; what is harmed then is compared with the risk that was asked for. The decision was fitted on drawn captions.
+and without that judgement, each caption by itself, with all captions in the corpus beside text/, with each one's own
+left out, and with that of every other left out; what is harmed is compared with the risk that was asked for. The
+decision was fitted on drawn captions.
+What was read is kept in --out: remove it there where readers or the index have changed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import reader as reading
 import readings
+from known import as_line, of_line
 from material import DATA, ROOT, require_data, tsv, write
 from PIL import Image
 
@@ -27,10 +31,14 @@ from caprag.progress import progress_bar
 from caprag.reranking import Found, Reranker
 from caprag.synthesis.damage import STRENGTHS, apply_damage, sample_damage
 from caprag.text import countable
-from caprag.types import Caption, Hit
+from caprag.types import Caption
 
 LEVELS = ("light", "medium", "severe")
 RISKS = (0.01, 0.002)
+CONDITIONS: dict[str, Callable[[int], bool]] = {
+    "known": lambda _: True, "unknown": lambda _: False, "mixed": lambda place: place % 2 == 0,
+}  # fmt: skip
+"""Whether the corpus has a caption's sentence."""
 RESAMPLES = 10_000
 
 
@@ -44,21 +52,18 @@ def crop_of(level: str, job: reading.Job) -> Image.Image:
     return reading.cut_out(pixels, rows[0])
 
 
-def gather(name: str, index: caprag.Index, level: str, jobs: Sequence[reading.Job]) -> list[Found]:
-    """Read captions, find sentences, and let the recognizer judge them."""
+def gather(name: str, index: caprag.Index, level: str, jobs: Sequence[reading.Job], kept: Path) -> list[Found]:
+    """Read captions, find sentences, and let the recognizer judge them; what was kept of that is not done again."""
+    if kept.exists():
+        return [of_line(line)[0] for line in kept.read_text(encoding="utf-8").splitlines()]
     options: dict[str, Any] = {} if name == "rapidocr" else {"crop": "frame", "batch_size": 16}
     pipeline = Pipeline(index, recognizer=caprag.load_recognizer(name, **options), in_order=False)
     with progress_bar(len(jobs), f"{name}, {level}", " captions") as bar:
-        return list(pipeline.found_in((crop_of(level, job) for job in jobs), on_read=bar.update))
-
-
-def without(one: Found, truth: str | None, *, judged: bool) -> Found:
-    """Leave out a sentence, or the judgement."""
-    gone = None if truth is None else countable(truth)
-    kept = [place for place, hit in enumerate(one.hits) if countable(hit.text) != gone]
-    hits: list[Hit] = [one.hits[place] for place in kept]
-    margins = [one.margins[place] for place in kept] if judged and one.margins is not None else None
-    return Found(one.hypotheses, hits, {}, margins)
+        found = list(pipeline.found_in((crop_of(level, job) for job in jobs), on_read=bar.update))
+    part = kept.with_suffix(".part")
+    part.write_text("".join(map(as_line, found)), encoding="utf-8")
+    part.rename(kept)
+    return found
 
 
 def answers(found: Sequence[Found], reranker: Reranker, index: caprag.Index) -> list[Caption]:
@@ -81,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=2, help="every so manieth caption")
     parser.add_argument("--readers", nargs="+", default=["rapidocr", "caprag"])
-    parser.add_argument("--out", type=Path, default=ROOT / "build/reader", help="folder of the captions' boxes")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/reader", help="folder of boxes and of what is read")
     parser.add_argument("--name", default="judging", help="of the result file")
     arguments = parser.parse_args()
     require_data()
@@ -92,25 +97,25 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in arguments.readers:
         for level in LEVELS:
-            found = gather(name, index, level, jobs)
+            kept = arguments.out / f"judged-{name.replace('/', '_')}-{level}-{arguments.every}.jsonl"
+            found = gather(name, index, level, jobs, kept)
             read = count_errors([one.hypotheses[0].text for one in found], truths)
             characters = sum(read.lengths)
-            for known in (True, False):
-                left = {
-                    judged: [
-                        without(one, None if known else truth, judged=judged)
-                        for one, truth in zip(found, truths, strict=True)
-                    ]
-                    for judged in (False, True)
-                }
+            for condition, has in CONDITIONS.items():
+                gone = [set() if has(place) else {countable(truth)} for place, truth in enumerate(truths)]
+                kept_hits = [one.without(own) for one, own in zip(found, gone, strict=True)]
+                left = {True: kept_hits, False: [replace(one, margins=None) for one in kept_hits]}
                 base = Reranker.load()
                 given = {judged: answers(left[judged], base, index) for judged in left}
                 counts = {judged: count_errors([c.text for c in given[judged]], truths) for judged in given}
                 apart, interval = difference(counts[True].edits, counts[False].edits, characters)
                 row: dict[str, Any] = {
-                    "reader": name, "strength": level, "known": known, "captions": len(jobs), "read": read.cer,
+                    "reader": name, "strength": level, "corpus": condition, "captions": len(jobs), "read": read.cer,
                     "without": counts[False].cer, "with": counts[True].cer, "difference": apart, "interval": interval,
-                    "harm": {"without": count_outcomes(given[False], truths).harm},
+                    "harm": {
+                        name: count_outcomes(given[judged], truths).harm
+                        for name, judged in (("without", False), ("with", True))
+                    },
                 }  # fmt: skip
                 for risk in RISKS:
                     careful = answers(left[True], base.at_risk(risk), index)

@@ -22,6 +22,7 @@ from caprag.evaluation import cer_report, count_errors, count_outcomes
 from caprag.evaluation.ladder import risk_coverage_area
 from caprag.reranking import Episode, Reranker, fit_reranker
 from caprag.reranking.features import FEATURES
+from caprag.reranking.fitting import listener
 from caprag.text import countable
 from caprag.types import Caption, Hit, Hypothesis
 
@@ -46,7 +47,7 @@ def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
     """Search every reading under both conditions; also return the sentences that each condition had."""
     index = caprag.Index.build(caprag.read_corpus(DATA / "text"), progress=True)
     background = [index[i].text for i in index]
-    pipeline = caprag.Pipeline(index)
+    pipeline = caprag.Pipeline(index, reranker=listener())
     cases, corpora = [], {False: dict.fromkeys(FILMS, background), True: {}}
     for film in tqdm(FILMS, desc="search"):
         truth = lines(film, "truth")

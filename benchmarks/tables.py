@@ -241,6 +241,56 @@ def style(result: dict[str, Any]) -> str:
     return _table(lines)
 
 
+JUDGED = {"known": "has it", "unknown": "lacks it", "mixed": "has every other"}
+
+
+def judging(result: dict[str, Any]) -> str:
+    """CER of real captions answered with and without the recognizer's word on the sentences, and what was harmed."""
+    lines = [
+        ["reader", "damage", "the corpus", "as read", "by text alone", "with the picture", "difference in points",
+         "harmed by text", "with the picture", "at 1 in 500"],
+        ["---"] * 10,
+    ]  # fmt: skip
+    for row in result["rows"]:
+        ends = [100 * end for end in row["interval"]]
+        lines.append([
+            row["reader"], row["strength"], JUDGED[row["corpus"]],
+            *(f"{row[name]:.2%}" for name in ("read", "without", "with")),
+            f"{100 * row['difference']:+.2f} {_range(ends, '+.2f')}",
+            *(f"{row['harm'][name]:.2%}" for name in ("without", "with", "0.002")),
+        ])  # fmt: skip
+    return _table(lines)
+
+
+def parts(result: dict[str, Any]) -> str:
+    """CER and harm of captions that are no single sentence, film by film."""
+    kinds = {
+        "as_they_are": "as they are", "two_in_one": "each fifth put together with the next",
+        "one_in_two": "each fifth cut in two",
+    }  # fmt: skip
+    films = list(dict.fromkeys(row["film"] for row in result["rows"]))
+    lines = [["corpus", "captions", "way", *films], ["---"] * (3 + len(films))]
+    found = {(row["corpus"], row["captions"], row["way"], row["film"]): row for row in result["rows"]}
+    for corpus, captions, way in dict.fromkeys(key[:3] for key in found):
+        cells = [found[corpus, captions, way, film] for film in films]
+        shown = [f"{row['cer']:.2%}" + ("" if way == "as read" else f", {row['harm']:.2%}") for row in cells]
+        lines.append([corpus, kinds[captions], WAYS[way], *shown])
+    return _table(lines)
+
+
+WAYS = {"as read": "as read", "whole": "caprag", "parts": "with --parts"}
+
+
+def snapping(result: dict[str, Any]) -> str:
+    """Milliseconds a line on one core."""
+    columns = ("search", "line by line", "in order", "one by one")
+    lines = [["sentences", "index", *(f"{name}, ms" for name in columns)], ["---"] * (2 + len(columns))]
+    lines += [
+        [f"{row['sentences']:,}", row["factory"], *(f"{row[name]:.1f}" for name in columns)] for row in result["lines"]
+    ]
+    return _table(lines)
+
+
 def pretraining(result: dict[str, Any]) -> str:
     """CER of the reader's language model with and without learning from text alone."""
     steps = sorted(set.intersection(*({row["step"] for row in rows} for rows in result["ways"].values())))
@@ -273,6 +323,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "reader speed": ("reader", reader_speed),
     "style": ("style", style),
     "pretraining": ("pretraining", pretraining),
+    "judging": ("judging", judging),
+    "parts": ("parts", parts),
+    "snapping": ("snapping", snapping),
 }
 """Table to the result that it shows and the function that makes it."""
 

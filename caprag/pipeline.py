@@ -288,7 +288,7 @@ class Pipeline:
             hits = self.find(hypotheses, without=without)
             places = self._places(hits)
             whole = [Found(read, found, places) for read, found in zip(hypotheses, hits, strict=True)]
-            yield from map(self._crossed, self._with_halves(whole))
+            yield from (self._crossed(one.without(without)) for one in self._with_halves(whole))
             if on_read is not None:
                 on_read(len(batch))
 
@@ -329,6 +329,9 @@ class Pipeline:
                     hits.setdefault(hit.id, hit)
             merged.append(list(hits.values()))
         merged = self._with_pairs([read[0].text for read in hypotheses], merged, without)
+        if without:
+            # What two sentences say together may be one that is to be passed over.
+            merged = [[hit for hit in hits if countable(hit.text) not in without] for hits in merged]
         if self._kept is None:
             return merged
         return [self._kept.allowed(read[0].text, hits) for read, hits in zip(hypotheses, merged, strict=True)]

@@ -1,8 +1,10 @@
-"""Fit the shipped reranker: python scripts/fit_reranker.py --examples examples.json.
+"""Fit the shipped reranker: python scripts/fit_reranker.py --work FOLDER.
 
 Examples are readings with truth, each with the true sentence in the corpus and with it left out: what two OCR engines
 read of four films, in their order too, and what recognizers read of drawn captions, damaged until they err. The
-material is found through CAPRAG_DATA. Writes caprag/reranking/reranker.json. Half an hour.
+material is found through CAPRAG_DATA. What was read of pictures is kept in --work, and a second run goes on from there;
+with --gather several processes, one a recognizer, read at the same time. Writes caprag/reranking/reranker.json. Half an
+hour, two minutes where all pictures are read.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from caprag.glyphs import GlyphTable
 from caprag.pipeline import Pipeline
 from caprag.reranking import Episode, Example, fit_reranker
 from caprag.reranking.features import best_candidate
+from caprag.reranking.fitting import listener
 from caprag.synthesis.backgrounds import Backgrounds
 from caprag.synthesis.fonts import load_fonts
 from caprag.text import countable
@@ -29,6 +31,7 @@ from caprag.training.reader import CaptionLines, DamageMix
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
+from known import as_line, of_line  # noqa: E402
 from material import DATA, FILMS, lines, require_data  # noqa: E402
 
 MIX = DamageMix(clean=0.2, low=0.4, worst=0.35)
@@ -38,7 +41,7 @@ FOLDS = 5
 
 def film_episodes(index: caprag.Index, engines: Sequence[str]) -> Iterator[Episode]:
     """Describe the readings of films, without and with the film's sentences in the index."""
-    pipeline = Pipeline(index)
+    pipeline = Pipeline(index, reranker=listener())
     for film in tqdm(FILMS, desc="films"):
         truth = lines(film, "truth")
         for inside in (False, True):
@@ -56,40 +59,50 @@ def pictures(count: int, seed: int) -> CaptionLines:
     return CaptionLines(texts, Backgrounds([DATA / "backgrounds"]), fonts, count=count, mix=MIX, seed=seed)
 
 
-def picture_examples(index: caprag.Index, reader: str, count: int, seed: int) -> Iterator[Example]:
-    """Describe what is read of pictures, scored by the same reader, with their captions in the index and without."""
+def read_pictures(index: caprag.Index, reader: str, count: int, seed: int, path: Path) -> None:
+    """Keep what is read of pictures, what is found for it, and its scores by the same reader; go on where it ended."""
     # The shipped reader is shown lines as they are; what finds captions in frames is not asked.
     options: dict[str, Any] = {"crop": "frame"} if reader != "rapidocr" else {}
-    recognizer = caprag.load_recognizer(reader, **options)
-    glyphs, pipeline = GlyphTable.load(), Pipeline(index, recognizer=recognizer)
+    pipeline = Pipeline(
+        index, recognizer=caprag.load_recognizer(reader, **options), reranker=listener(), in_order=False
+    )
+    known = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    if known and not known[-1].endswith("\n"):
+        # A kill cut the last number's lines: it is read again.
+        cut = json.loads(known[-2])["number"] + 1 if len(known) > 1 else 0
+        known = [line for line in known[:-1] if json.loads(line)["number"] < cut - 1]
+    path.write_text("".join(known), encoding="utf-8")
+    done = json.loads(known[-1])["number"] + 1 if known else 0
     lines = pictures(count, seed)
-    for number in tqdm(range(count), desc=f"pictures, {reader}"):
-        for line in lines.make(number):
-            hypotheses = recognizer.recognize_batch([line.image], 5)
-            hits = pipeline.find(hypotheses)
-            margins = pipeline.judge([line.image], hypotheses, hits)
-            wanted = countable(line.text)
-            for known in (True, False):
-                left = [
-                    (hit, margin) for hit, margin in zip(hits[0], margins[0], strict=True)
-                    if known or countable(hit.text) != wanted
-                ]  # fmt: skip
-                candidate = best_candidate(
-                    hypotheses[0][0], [hit for hit, _ in left], index.frequency, glyphs, [margin for _, margin in left]
-                )
-                yield Example.of(
-                    hypotheses[0][0], candidate, line.text, known=known, group=f"fold {number % FOLDS}", judged=True
-                )
+    with path.open("a", encoding="utf-8") as stream:
+        for number in tqdm(range(done, count), desc=f"pictures, {reader}", initial=done, total=count):
+            drawn = list(lines.make(number))
+            found = pipeline.found_in([line.image for line in drawn])
+            stream.write("".join(as_line(f, number=number, truth=d.text) for f, d in zip(found, drawn, strict=True)))
+            stream.flush()
+
+
+def picture_examples(index: caprag.Index, path: Path) -> Iterator[Example]:
+    """Describe what was read of pictures, with their captions in the index and without."""
+    glyphs = GlyphTable.load()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        found, about = of_line(line)
+        truth, wanted = str(about["truth"]), countable(str(about["truth"]))
+        group = f"fold {int(str(about['number'])) % FOLDS}"
+        for known in (True, False):
+            left = found if known else found.without({wanted})
+            read = left.hypotheses[0]
+            candidate = best_candidate(read, left.hits, index.frequency, glyphs, left.margins)
+            yield Example.of(read, candidate, truth, known=known, group=group, judged=True)
 
 
 def main() -> None:
     """Gather the examples, fit and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "caprag/reranking/reranker.json")
-    parser.add_argument(
-        "--examples", type=Path, required=True, help="file of what is read of pictures: made once, then read"
-    )
-    parser.add_argument("--pictures", type=int, default=1500, help="how many captions each recognizer reads")
+    parser.add_argument("--work", type=Path, required=True, help="folder of what is read of pictures")
+    parser.add_argument("--gather", action="store_true", help="read pictures, and no more")
+    parser.add_argument("--pictures", type=int, default=1000, help="how many captions each recognizer reads")
     parser.add_argument("--recognizers", nargs="+", default=["rapidocr", "caprag"], help="what reads the pictures")
     parser.add_argument("--engines", nargs="+", default=["paddle", "lens"])
     parser.add_argument("--risk", type=float, default=0.002, help="share of lines that may be harmed")
@@ -97,26 +110,21 @@ def main() -> None:
     arguments = parser.parse_args()
     require_data()
     index = caprag.Index.build(caprag.read_corpus(DATA / "text"), progress=True)
-    if arguments.examples.exists():
-        kept = json.loads(arguments.examples.read_text(encoding="utf-8"))
-    else:
-        kept = {
-            "picture": [
-                asdict(example)
-                for reader in arguments.recognizers
-                for example in picture_examples(index, reader, arguments.pictures, arguments.seed)
-            ],
-            "about": {"recognizers": arguments.recognizers, "seed": arguments.seed},
-        }
-        arguments.examples.write_text(json.dumps(kept), encoding="utf-8")
-    if not all(row.get("judged") for row in kept["picture"]):
-        raise SystemExit(f"{arguments.examples}: was made by an older version of this script; remove it")
-    by_picture = [Example(**row) for row in kept["picture"]]
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    by_picture: list[Example] = []
+    for reader in arguments.recognizers:
+        kept = arguments.work / f"{reader.replace('/', '_')}-{arguments.pictures}-{arguments.seed}.jsonl"
+        read_pictures(index, reader, arguments.pictures, arguments.seed, kept)
+        by_picture += picture_examples(index, kept)
+    if arguments.gather:
+        return
     episodes = list(film_episodes(index, arguments.engines))
     by_text = [example for episode in episodes for example in episode.line_examples()]
     examples = [*by_text, *by_picture]
     provenance = {
-        **kept["about"],
+        "recognizers": arguments.recognizers,
+        "pictures": arguments.pictures,
+        "seed": arguments.seed,
         "films": list(FILMS),
         "engines": arguments.engines,
         "corpus_sentences": len(index),

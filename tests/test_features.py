@@ -45,7 +45,8 @@ def test_a_substitution_by_hand() -> None:
             "edits": 1, "edit_rate": 1 / 6, "folded_edits": 1, "folded_edit_rate": 1 / 6, "variant_edits": 0,
             "simplified": 0, "glyph_distance": 1 - alike, "glyph_rate": (1 - alike) / 6, "worst_glyph": 1 - alike,
             "lost": 0, "invented": 0, "stray": 0, "log_length": math.log(6), "inverse_length": 1 / 6,
-            "familiarity": 0, "gap": 3, "dense": 0.9, "lexical": 1, "doubt": 0, "margin": 0, "cross": 0,
+            "familiarity": 0, "gap": 3, "dense": 0.9, "lexical": 1, "doubt": 0, "margin": 0, "refuted": 0,
+            "refuted_rate": 0, "cross": 0,
         },
         abs=1e-6,
     )  # fmt: skip
@@ -123,6 +124,16 @@ def test_the_picture_decides_before_the_shape() -> None:
     assert best("眼晴", *hits, margins=[math.inf, 0]).features["margin"] == 10
 
 
+def test_what_the_picture_rules_out_is_told_from_what_it_doubts() -> None:
+    for margin, refuted, rate in (
+        (-4.0, 0, 2.0), (-30.0, 20.0, 15.0), (-75.0, 60.0, 37.5), (-math.inf, 60.0, 40.0), (3.0, 0, -1.5),
+        (math.inf, 0, -5.0),
+    ):  # fmt: skip
+        features = best("眼晴好", hit(0, "眼睛壞"), margins=[margin]).features
+        assert features["folded_edits"] == 2
+        assert (features["refuted"], features["refuted_rate"]) == (refuted, rate)
+
+
 def test_doubt_is_what_the_reader_had() -> None:
     for logprob, doubt in ((0.0, 0.0), (-1.5, 1.5), (-math.inf, 2.0)):
         assert best("眼晴", hit(0, "眼睛"), logprob=logprob).features["doubt"] == doubt
@@ -159,7 +170,9 @@ def test_ranges_and_permutations(reading: str, texts: list[str], scores: list[fl
         assert -3 <= features["gap"] <= 3
         assert 0 <= features["lexical"] <= 1
         assert 0 <= features["familiarity"] <= 8
-        assert -20 <= features["margin"] <= 20
+        assert -10 <= features["margin"] <= 10
+        assert 0 <= features["refuted"] <= 60
+        assert -5 <= features["refuted_rate"] <= 40
         assert all(math.isfinite(value) for value in features.values())
         for places in itertools.permutations(range(len(hits))):
             turned = None if margins is None else [margins[i] for i in places]

@@ -137,10 +137,11 @@ def test_every_rung_is_what_plain_counting_says(texts: list[str], index: caprag.
 def test_pycorrector_answers_where_it_is_installed() -> None:
     """It mends a character of alike strokes, and can't answer with what is gone."""
     pytest.importorskip("pycorrector", reason="pycorrector is not installed")
-    corpus = ["今天天氣很好", "他們在末來相見", "我們明天出發"]
-    names = ProperNames(["他們在未來相見", "我們明天出發"], corpus)
-    assert names.answers(set(), ["", ""]) == {"pycorrector": ["他們在末來相見", "我們明天出發"]}
-    assert names.answers({"他們在末來相見"}, ["", ""]) == {"pycorrector": ["他們在未來相見", "我們明天出發"]}
+    corpus = ["今天天氣很好", "他們，在末來相見!", "我們明天出發"]
+    read = ["他們在未來 相見", "我們明天出發。", "……"]
+    names = ProperNames(read, corpus)
+    assert names.answers(set(), [""] * 3) == {"pycorrector": ["他們，在末來相見!", *read[1:]]}
+    assert names.answers({"他們在末來相見"}, [""] * 3) == {"pycorrector": read}
 
 
 def test_pictures_are_answered_as_they_are_read() -> None:

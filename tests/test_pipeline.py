@@ -146,6 +146,30 @@ def test_captions_of_another_programme_are_left_alone(tiny_embedder: Embedder) -
     assert [caption.text for caption in captions] == read
 
 
+def test_sentences_can_be_passed_over_as_if_the_corpus_lacked_them(tiny_embedder: Embedder) -> None:
+    rng = random.Random(3)
+    script = ["".join(rng.sample("天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏", 6)) for _ in range(60)]
+    others = ["".join(rng.sample("天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏", 6)) for _ in range(300)]
+    read = [text[:2] + "口" + text[3:] for text in script] + [script[4] + script[5]]
+    whole = caprag.Pipeline(caprag.Index.build([*script, *others], tiny_embedder), recognizer=Labels({}))
+    lacking = caprag.Pipeline(caprag.Index.build(others, tiny_embedder), recognizer=Labels({}))
+    left, wanted = (
+        [[(hit.text, hit.edit) for hit in one.hits][:3] for one in found]
+        for found in (whole.found_for(read, without=frozenset(script)), lacking.found_for(read))
+    )
+    assert sum(a == b for a, b in zip(left, wanted, strict=True)) > 50  # but for what both stages pass on
+    assert not any(text in script for hits in left for text, _ in hits)
+    both = f"{script[4]} {script[5]}"
+    assert both in [hit.text for hit in next(whole.found_for([read[-1]])).hits]
+    for gone in (script[4], script[4] + script[5]):
+        assert both not in [hit.text for hit in next(whole.found_for([read[-1]], without={gone})).hits]
+    halves = [script[9][:3], script[9][3:]]
+    for one, half in zip(whole.found_for(halves), halves, strict=True):
+        assert half in [hit.text for hit in one.hits]
+    for one, half in zip(whole.found_for(halves, without=set(halves)), halves, strict=True):
+        assert half not in [hit.text for hit in one.hits]
+
+
 def test_a_risk_that_nobody_can_vouch_for_is_refused(index: caprag.Index) -> None:
     with pytest.raises(ValueError, match="lines can vouch for"):
         caprag.Pipeline(index, risk=1e-9)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from caprag.evaluation.metrics import count_errors
 from caprag.recognition.reader import ReaderForConditionalGeneration, ReaderProcessor
+from caprag.recognition.reader.ctc_prefix import text_loss
 from caprag.recognition.reader.tower import line_pixels
 from caprag.recognition.vlm import VLMRecognizer
 from caprag.synthesis.conversations import Example, write_conversations
@@ -78,6 +81,7 @@ def test_the_tower_is_trained_where_that_is_asked_for(base: Path, data: Path, tm
     options = RecognizerOptions(
         lora_rank=4, lora_alpha=8, lora_dropout=0.0, tower="tuned", learning_rate=1e-2, warmup=0, schedule="constant",
         max_steps=6, batch_size=6, crop="frame", precision="float32", logging_steps=1, save_steps=3,
+        max_new_tokens=10,
     )  # fmt: skip
     trained = train_recognizer([data], base, tmp_path / "adapter", options, held_out=[data])
     assert trained.losses[trained.steps] < trained.losses[1]
@@ -88,15 +92,73 @@ def test_the_tower_is_trained_where_that_is_asked_for(base: Path, data: Path, tm
         assert changed, part
         own = [name.removeprefix("base_model.model.") for name in changed]
         assert any(not torch.equal(saved[a], before[b]) for a, b in zip(changed, own, strict=True) if b in before), part
-    # What reads with the adapter has the tower that was trained: the merged model says the same.
-    merge([tmp_path / "adapter"], tmp_path / "merged")
     pictures = [drawn(text) for text in TEXTS]
-    texts = [[text] for text in TEXTS]
-    two = [
-        VLMRecognizer(model, adapter=adapter, crop="frame", max_new_tokens=10).score_batch(pictures, texts)
-        for model, adapter in ((base, tmp_path / "adapter"), (tmp_path / "merged", None))
-    ]
-    assert [s for (s,) in two[0]] == pytest.approx([s for (s,) in two[1]], abs=1e-2)
+    adapted = VLMRecognizer(base, adapter=tmp_path / "adapter", crop="frame", max_new_tokens=10)
+    read = [one[0].text for one in adapted.recognize_batch(pictures, 1)]
+    assert trained.best_step is not None
+    assert trained.rates[trained.best_step] == pytest.approx(count_errors(read, list(TEXTS)).cer)
+    merge([tmp_path / "adapter"], tmp_path / "merged")
+
+    def scores(model: Path) -> list[float]:
+        recognizer = VLMRecognizer(model, crop="frame", max_new_tokens=10)
+        return [score for (score,) in recognizer.score_batch(pictures, [[text] for text in TEXTS])]
+
+    told = [score for (score,) in adapted.score_batch(pictures, [[text] for text in TEXTS])]
+    assert scores(tmp_path / "merged") == pytest.approx(told, abs=1e-2)
+    # With the tower as it was it would be another reader.
+    weights = load_file(tmp_path / "merged/model.safetensors")
+    weights |= {name: value for name, value in before.items() if name.startswith("tower_changes.")}
+    save_file(weights, tmp_path / "merged/model.safetensors", metadata={"format": "pt"})
+    assert max(abs(a - b) for a, b in zip(scores(tmp_path / "merged"), told, strict=True)) > 0.05
+
+
+def test_what_was_trained_is_what_reads(base: Path) -> None:
+    """The tower outside torch is made anew after a training, and says what the one in torch does."""
+    model = ReaderForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    line, width = torch.from_numpy(line_pixels(drawn("CAB 12")))[None], torch.tensor([10**6])
+    assert model.tower_changes is not None
+
+    def seen() -> torch.Tensor:
+        return model.picture_features(line, width)[0].detach()
+
+    model.eval()
+    before = seen()
+    model.train()
+    with torch.no_grad():
+        for weight in model.tower_changes.up.values():
+            weight += 0.05
+    in_torch = seen()
+    model.eval()
+    assert torch.allclose(seen(), in_torch, atol=1e-3)
+    assert not torch.allclose(before, in_torch, atol=1e-2)
+
+
+def test_a_reader_in_half_precision_is_trained(base: Path, data: Path, tmp_path: Path) -> None:
+    options = RecognizerOptions(
+        lora_rank=4, lora_alpha=8, lora_dropout=0.0, tower="tuned", learning_rate=1e-3, max_steps=2, batch_size=6,
+        crop="frame", precision="bfloat16", logging_steps=1, save_steps=2,
+        max_new_tokens=10,
+    )  # fmt: skip
+    trained = train_recognizer([data], base, tmp_path / "adapter", options, held_out=[data])
+    assert trained.steps == 2
+    assert all(math.isfinite(loss) for loss in trained.losses.values())
+    assert 0 <= trained.rates[2] <= 10
+    saved = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert {value.dtype for name, value in saved.items() if "lora_" in name or "tower_changes" in name} == {
+        torch.float32
+    }
+
+
+def test_a_lines_filling_is_no_room_for_ctc() -> None:
+    """What can't be said in a line's own steps is passed over, whatever stands beside it in the batch."""
+    wide, narrow = torch.randn(12, 9).log_softmax(-1), torch.randn(4, 9).log_softmax(-1)
+    both = torch.stack([wide, torch.cat([narrow, torch.full((8, 9), -85.0).index_fill(1, torch.tensor([0]), 0.0)])])
+    ids = [[1, 2, 2, 3], [4, 5, 6, 7, 8, 1]]
+    alone = text_loss(wide[None], [12], ids[:1], blank=0)
+    assert float(text_loss(both, [12, 4], ids, blank=0)) == pytest.approx(float(alone))
+    fits = text_loss(narrow[None], [4], [[4, 5]], blank=0)
+    assert float(text_loss(both, [12, 4], [ids[0], [4, 5]], blank=0)) == pytest.approx(float(alone + fits) / 2)
+    assert float(text_loss(both, [12, 4], [[], []], blank=0)) == 0
 
 
 def test_the_reader_adds_its_own_loss_in_training(base: Path) -> None:

@@ -137,7 +137,7 @@ def _ladder(
     frequency: Callable[[str], int], sentences: int, others: Sequence[Corrector], readers: Mapping[str, Sequence[str]],
     samples: int, seed: int,
 ) -> Ladder:  # fmt: skip
-    left = [_without(one, gone) for one in found]
+    left = [one.without(gone) for one in found]
     captions = list(reranker.rerank_in_order(left, frequency, max(1, sentences)))
     first = [one.hypotheses[0].text for one in found]
     best = [_nearest_to(truth, [h.text for h in one.hypotheses]) for one, truth in zip(left, truths, strict=True)]
@@ -164,13 +164,6 @@ def _ladder(
         condition, rungs, outcomes, harms, risk_coverage_area(sure, right), calibration_error(sure, right),
         _by_length(first, answers["answer"], truths), tuple(captions),
     )  # fmt: skip
-
-
-def _without(one: Found, gone: set[str]) -> Found:
-    kept = [place for place, hit in enumerate(one.hits) if countable(hit.text) not in gone]
-    margins = None if one.margins is None else [one.margins[place] for place in kept]
-    cross = None if one.cross is None else [one.cross[place] for place in kept]
-    return Found(one.hypotheses, [one.hits[place] for place in kept], one.places, margins, cross)
 
 
 def _nearest_to(truth: str, texts: Sequence[str]) -> str:

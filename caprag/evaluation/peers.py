@@ -7,7 +7,8 @@ names. They know nothing of pictures or of order.
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
+import importlib
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -87,8 +88,9 @@ class Nearest:
 class ProperNames:
     """pycorrector's corrector of proper names, by strokes and pinyin, with sentences as its names.
 
-    A reading is compared with sentences of its own length alone, as a whole: with shorter names too it would put names
-    into the middle of sentences. Its threshold is its own.
+    It cuts texts at marks and spaces, so both sides are given by their letters and digits; a reading is compared with
+    sentences of its own length, as a whole, since with shorter names too it would put names into the middle of
+    sentences. Its threshold is its own.
 
     Parameters
     ----------
@@ -97,35 +99,39 @@ class ProperNames:
     corpus
         The sentences.
 
+    Raises
+    ------
+    ImportError
+        Where it, or what it needs, is not installed.
+
     References
     ----------
     https://github.com/shibing624/pycorrector
     """
 
     def __init__(self, read: Sequence[str], corpus: Sequence[str]) -> None:
-        self._read, self._corpus = list(read), list(corpus)
+        self._read = list(read)
+        self._sentences = {form: text for text in reversed(corpus) if (form := countable(text))}
+        self._corrector: Any = importlib.import_module("pycorrector.proper_corrector").ProperCorrector
 
     def answers(self, gone: Collection[str], truths: Sequence[str]) -> dict[str, list[str]]:  # noqa: ARG002
         """Return what it makes of the readings, by the name of the package."""
-        corrector: Any = importlib.import_module("pycorrector.proper_corrector").ProperCorrector
         with tempfile.TemporaryDirectory() as folder:
             names = Path(folder) / "names.txt"
-            names.write_text(
-                "\n".join(text for text in self._corpus if countable(text) not in gone and "\n" not in text),
-                encoding="utf-8",
-            )
-            made = corrector(proper_name_path=str(names))
-        answered = [
-            made.correct(text, min_word_length=len(text), max_word_length=len(text))["target"] if text else text
-            for text in self._read
-        ]
+            names.write_text("\n".join(form for form in self._sentences if form not in gone), encoding="utf-8")
+            made = self._corrector(proper_name_path=str(names))
+        answered = []
+        for text in self._read:
+            form = countable(text)
+            found = made.correct(form, min_word_length=len(form), max_word_length=len(form))["target"] if form else form
+            answered.append(text if found == form else self._sentences.get(found, found))
         return {"pycorrector": answered}
 
 
 def correctors(read: Sequence[str], corpus: Sequence[str]) -> list[Corrector]:
     """Return the peers that are installed, for the same readings and sentences."""
     found: list[Corrector] = [Nearest(read, corpus)]
-    if importlib.util.find_spec("pycorrector") is not None:
+    with contextlib.suppress(ImportError):
         found.append(ProperNames(read, corpus))
     return found
 

@@ -38,6 +38,8 @@ FEATURES: Mapping[str, str] = {
     "lexical": "BM25 / the best BM25 among the hits; 0 where the lexical search did not return the sentence",
     "doubt": "-ln p(reading | picture) in nats, at most 2; 0 without a picture",
     "margin": "ln p(sentence | picture) - ln p(reading | picture) in nats, in [-10, 10]; 0 without a picture",
+    "refuted": "nats that the margin lies below -10, at most 60; 0 without a picture",
+    "refuted_rate": "-margin / folded_edits (1 where there are none) in nats, in [-5, 40]; 0 without a picture",
     "cross": "logit of a cross-encoder for reading and sentence, in [-10, 10]; 0 without one",
 }
 """Name and meaning of what speaks for a sentence by itself, in the order of the reranker's weights."""
@@ -56,6 +58,8 @@ _MOST_STRAY = 2.0
 _MOST_GAP = 3.0
 _MOST_FAMILIAR = 8.0
 _MOST_MARGIN = 10.0
+_MOST_REFUTED = 60.0
+_REFUTED_RATES = (-5.0, 40.0)
 _MOST_CROSS = 10.0
 # Doubt speaks against the reading, not for the sentence: it may tip the scales, never outweigh the texts.
 _MOST_DOUBT = 2.0
@@ -147,6 +151,9 @@ def candidates(
         features["lexical"] = (hits[i].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
         features["doubt"] = min(max(0.0, -reading.logprob), _MOST_DOUBT)
         features["margin"] = max(min(evidence[i], _MOST_MARGIN), -_MOST_MARGIN)
+        features["refuted"] = min(max(-evidence[i] - _MOST_MARGIN, 0.0), _MOST_REFUTED)
+        rate = (0.0 - evidence[i]) / max(1.0, features["folded_edits"])
+        features["refuted_rate"] = min(max(rate, _REFUTED_RATES[0]), _REFUTED_RATES[1])
         features["cross"] = 0.0 if cross is None else max(min(float(cross[i]), _MOST_CROSS), -_MOST_CROSS)
         described = {name: float(features[name]) for name in FEATURES}
         found.append(Candidate(hits[i], read == texts[i], described, margins is not None))

@@ -195,6 +195,16 @@ class Episode:
         return examples
 
 
+def listener() -> Reranker:
+    """Return a reranker of no opinion, with which captions hear each other: to find what a decision is fitted on."""
+    by_line = Decision(dict.fromkeys(FEATURES, 0.0), dict.fromkeys(FEATURES, 0.0), 0.0, 0.0)
+    return Reranker(by_line, 0.5, order=InOrder(fit_story([]), _deaf()))
+
+
+def _deaf() -> Decision:
+    return Decision(dict.fromkeys(IN_ORDER, 0.0), dict.fromkeys(IN_ORDER, 0.0), 0.0, 0.0)
+
+
 def fit_reranker(
     examples: Sequence[Example],
     *,
@@ -281,8 +291,7 @@ def _listening(
     """Fit how stories go on, and what the neighbours' word weighs; also return what that was fitted on."""
     model = fit_story([episode.way() for episode in episodes])
     # To hear the neighbours no weights are needed.
-    deaf = Decision(dict.fromkeys(IN_ORDER, 0.0), dict.fromkeys(IN_ORDER, 0.0), 0.0, 0.0)
-    hearing = replace(alone, order=InOrder(model, deaf))
+    hearing = replace(alone, order=InOrder(model, _deaf()))
     shuffled = [episode.shuffled(seed + number) for number, episode in enumerate(episodes)]
     told = [example for episode in (*episodes, *shuffled) for example in episode.examples(hearing)]
     if not _shows_all(told):

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -24,10 +24,11 @@ from caprag.reranking.chooser import Chooser, Chosen, Places
 from caprag.reranking.decision import Decision
 from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, candidates
 from caprag.reranking.story import MOST, StoryModel
+from caprag.text import countable
 from caprag.types import Caption, Hit, Hypothesis
 
 _SHIPPED = Path(__file__).with_name("reranker.json")
-FORMAT = 4
+FORMAT = 5
 
 
 _FURTHER = 3
@@ -58,6 +59,16 @@ class Found:
     places: Places
     margins: Sequence[float] | None = None
     cross: Sequence[float] | None = None
+
+    def without(self, gone: Collection[str]) -> Found:
+        """Return the same without some hits, by their letters and digits (`caprag.text.countable`)."""
+        if not gone:
+            return self
+        left = [place for place, hit in enumerate(self.hits) if countable(hit.text) not in gone]
+        margins, cross = (
+            None if told is None else [told[place] for place in left] for told in (self.margins, self.cross)
+        )
+        return Found(self.hypotheses, [self.hits[place] for place in left], self.places, margins, cross)
 
 
 @dataclass(frozen=True, slots=True)

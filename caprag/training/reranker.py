@@ -25,7 +25,7 @@ from caprag.progress import progress_bar
 from caprag.reranking import Episode, Found, Reranker, fit_reranker
 from caprag.reranking.cross_encoder import CrossEncoderScorer, load_cross_encoder
 from caprag.reranking.decision import Decision
-from caprag.reranking.fitting import Example, counted
+from caprag.reranking.fitting import Example, counted, listener
 from caprag.retrieval import Index
 from caprag.text import countable
 
@@ -172,8 +172,7 @@ def _episodes(
     pairs: Sequence[Pair], index: Index, k: int, group: str, cross_encoder: CrossEncoderScorer | None
 ) -> Iterator[Episode]:
     """Describe an episode as it is found, and as if the corpus lacked its sentences."""
-    # Which sentences are thought of no weight says, but captions are in order.
-    pipeline = Pipeline(index, k=k)
+    pipeline = Pipeline(index, reranker=listener(), k=k)
     truths = [pair.truth for pair in pairs]
     own = frozenset(map(countable, truths))
     for known in (True, False):

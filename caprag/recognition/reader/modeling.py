@@ -23,16 +23,13 @@ from torch import nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from caprag.recognition.reader.configuration import ReaderConfig
-from caprag.recognition.reader.ctc_prefix import next_logprobs
+from caprag.recognition.reader.ctc_prefix import LEAST, next_logprobs, text_loss
 from caprag.recognition.reader.last_stages import LastStages, TowerChanges
 from caprag.recognition.reader.pointer import Picture, Pointer
 from caprag.recognition.reader.projector import Projector
 from caprag.recognition.reader.tower import LAST_STAGES, Pixels, Tower
 
 _hub: Any = transformers  # its annotations differ from version to version
-
-_LEAST = 1e-37
-"""Probability that a logarithm is taken of."""
 
 _IMPOSSIBLE = -1e4
 """Nats of what CTC rules out; finite in half precision, too."""
@@ -157,8 +154,8 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         """Run the tower: a tensor of (width / 8, 384) for each of the lines, cut to their widths in pixels."""
         pixels = pixel_values.detach().to("cpu", torch.float32).numpy()
         lines = [line[:, :, :width] for line, width in zip(pixels, pixel_widths.tolist(), strict=True)]
-        if self.training and self._learns_tower:
-            return self._learnt_features(lines)
+        if self.training and self.tower_changes is not None and self._learns_tower:
+            return self._learnt_features(lines, self.tower_changes)
         if self._tower is None:
             self._tower = Tower(changes=self.tower_changes.weights() if self.tower_changes is not None else None)
         # A beam's paths share a picture, and stand side by side.
@@ -167,12 +164,10 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         tensors = [torch.from_numpy(one).to(self.device, self.dtype) for one in found]
         return [tensors[place - 1] for place in np.cumsum(fresh).tolist()]
 
-    def _learnt_features(self, lines: Sequence[Pixels]) -> list[torch.Tensor]:
+    def _learnt_features(self, lines: Sequence[Pixels], changes: TowerChanges) -> list[torch.Tensor]:
         """Run the tower so that its changes can be learnt."""
-        if self.tower_changes is None:
-            raise ValueError("this reader has no changes to its tower; give it a tower_rank")
         if self._early is None:
-            self._early = (Tower(end=LAST_STAGES), LastStages(self.tower_changes).to(self.device))
+            self._early = (Tower(end=LAST_STAGES), LastStages(changes).to(self.device))
         tower, stages = self._early
         maps = tower.maps(lines)
         features: list[Any] = [None] * len(lines)
@@ -380,6 +375,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
         -------
         ReaderOutput
         """
+        steps: list[int] | None = None
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("the reader needs input_ids or inputs_embeds")
@@ -388,6 +384,7 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
                     input_ids, attention_mask, pixel_values=pixel_values, pixel_widths=pixel_widths, features=features,
                     short=False,
                 )  # fmt: skip
+                steps = (input_ids == self.config.image_token_id).sum(1).tolist()
                 input_ids, attention_mask, prefix = seen["input_ids"], seen["attention_mask"], seen["prefix"]
                 heard = seen.get("heard")
             if input_ids is None:
@@ -418,29 +415,30 @@ class ReaderForConditionalGeneration(_hub.PreTrainedModel, _hub.GenerationMixin)
             logits = self._with_expected(logits, input_ids if said is None else said)
         loss = None
         further = None
-        if self.training and heard is not None and input_ids is not None and self.config.ctc_weight:
-            further = self.config.ctc_weight * self._ctc_loss(heard, input_ids, attention_mask)
+        if self.training and heard is not None and input_ids is not None and steps and self.config.ctc_weight:
+            further = self.config.ctc_weight * self._ctc_loss(heard, steps, input_ids, attention_mask)
         if labels is not None:
             # What is never read is not to be learnt.
             learnt = labels.masked_fill(torch.isin(labels, self._never(labels.device)), -100)
             loss = self.loss_function(logits, learnt, vocab_size=self.config.text_config.vocab_size, **kwargs)
-            loss = loss if further is None else loss + further
+            if further is not None:
+                # Where batches make a step together, each has its share of the tokens in it.
+                count = kwargs.get("num_items_in_batch")
+                loss = loss + (further if count is None else further * (learnt[:, 1:] != -100).sum() / count)
         return ReaderOutput(
             loss=loss, logits=logits, past_key_values=found.past_key_values, hidden_states=found.hidden_states,
             attentions=found.attentions, further_loss=further,
         )  # fmt: skip
 
-    def _ctc_loss(self, heard: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _ctc_loss(
+        self, heard: torch.Tensor, steps: Sequence[int], ids: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Return CTC's loss, in nats a token, of the texts in ids, (n, length), by what it hears of their pictures."""
-        blank = self.config.blank_token_id
         # What is special has ids up to the blank's.
-        said = (ids > blank) if mask is None else (ids > blank) & (mask > 0)
-        lengths = said.sum(1)
-        found: torch.Tensor = nn.functional.ctc_loss(
-            heard.clamp(min=_LEAST).log().transpose(0, 1), ids[said], torch.full_like(lengths, heard.shape[1]), lengths,
-            blank=blank, zero_infinity=True,
-        )  # fmt: skip
-        return found
+        said = ids > self.config.blank_token_id
+        said = said if mask is None else said & (mask > 0)
+        texts = [row[kept].tolist() for row, kept in zip(ids, said, strict=True)]
+        return text_loss(heard.clamp(min=LEAST).log(), steps, texts, blank=self.config.blank_token_id)
 
     def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any:
         """Generate as transformers does, after a look at the pictures; what is returned begins with `look`'s ids."""

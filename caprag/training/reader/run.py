@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import json
 import math
 import time
@@ -15,12 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from caprag.errors import ModelError
 from caprag.paths import replacing
 from caprag.progress import progress_bar
 from caprag.recognition.reader import ReaderForConditionalGeneration
+from caprag.recognition.reader.ctc_prefix import text_loss
 
 _FLOOR = 0.02
 
@@ -167,21 +166,11 @@ def ctc_loss(model: ReaderForConditionalGeneration, steps: torch.Tensor, ids: Se
     steps
         The neck's, (n, steps, 120).
     ids
-        Tokens of each line; a line that has more than there are steps for is passed over.
+        Tokens of each line; see `caprag.recognition.reader.ctc_prefix.text_loss`.
     """
-    # A character that follows itself wants a blank between.
-    needed = [len(row) + sum(a == b for a, b in itertools.pairwise(row)) for row in ids]
-    fitting = [place for place, row in enumerate(ids) if row and needed[place] <= steps.shape[1]]
-    if not fitting:
-        return steps.sum() * 0.0
     # Not in half precision: a softmax over thousands would lose most of its digits.
-    logits = model.ctc_logits(steps[fitting]).float().log_softmax(-1)
-    targets = torch.tensor([token for place in fitting for token in ids[place]])
-    lengths = torch.tensor([len(ids[place]) for place in fitting])
-    widths = torch.full((len(fitting),), steps.shape[1])
-    return functional.ctc_loss(
-        logits.transpose(0, 1), targets, widths, lengths, blank=model.config.blank_token_id, zero_infinity=True
-    )
+    logprobs = model.ctc_logits(steps).float().log_softmax(-1)
+    return text_loss(logprobs, [steps.shape[1]] * len(ids), ids, blank=model.config.blank_token_id)
 
 
 def ctc_tokens(model: ReaderForConditionalGeneration, steps: torch.Tensor) -> list[list[int]]:

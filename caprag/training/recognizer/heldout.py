@@ -16,6 +16,7 @@ from caprag.evaluation.metrics import count_errors
 from caprag.recognition.sampling import StopAt, cut
 from caprag.training.recognizer.collation import Collator
 from caprag.training.recognizer.examples import FileExamples, Item
+from caprag.training.recognizer.modules import mixed
 
 _hub: Any = transformers  # its annotations differ from version to version
 
@@ -86,6 +87,10 @@ class HeldOut:
     def _read(self, model: Any, items: Sequence[Item]) -> list[str]:
         collator, device = self._collator, model.device
         inputs = {name: value.to(device) for name, value in collator.inputs(items, side="left").items()}
+        if (look := getattr(model, "look", None)) is not None:
+            # How long a prompt is, such a model knows once it has seen the picture.
+            with torch.no_grad():
+                inputs = look(**inputs)
         settings: dict[str, Any] = {"eos_token_id": list(collator.ends), "pad_token_id": collator.pad}
         if collator.encoder_decoder:
             settings["decoder_start_token_id"] = collator.start[0]
@@ -106,7 +111,8 @@ def _reading(model: Any) -> Iterator[None]:
     training, settings, cache = model.training, model.generation_config, getattr(model.config, "use_cache", None)
     model.eval()
     try:
-        yield
+        with mixed(model):
+            yield
     finally:
         model.generation_config = settings
         if cache is not None:

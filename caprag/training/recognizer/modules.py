@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -117,9 +118,22 @@ def _children(model: nn.Module) -> str:
 
 def _widen(model: nn.Module) -> None:
     """Keep what is trained in float32: steps of 1e-5 are lost in half precision."""
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.is_floating_point():
-            parameter.data = parameter.data.float()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if any(parameter.requires_grad and parameter.is_floating_point() for parameter in own):
+            # What a module has counted beside its weights is used with them.
+            for tensor in (*(one for one in own if one.requires_grad), *module.buffers(recurse=False)):
+                if tensor.is_floating_point():
+                    tensor.data = tensor.data.float()
+
+
+def mixed(model: nn.Module) -> AbstractContextManager[object]:
+    """Return the context in which a model runs that is kept in half precision, but for what is trained."""
+    floats = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    half = next((one for one in floats if one.dtype in (torch.bfloat16, torch.float16)), None)
+    if half is None or all(one.dtype == half.dtype for one in floats):
+        return nullcontext()
+    return torch.autocast(half.device.type, half.dtype)
 
 
 def _adapted(model: Any, options: RecognizerOptions, wanted: set[Role]) -> Any:

@@ -19,7 +19,7 @@ from caprag.paths import replacing
 from caprag.training.flag import EpochOrder
 from caprag.training.recognizer.collation import Collator, answer_loss
 from caprag.training.recognizer.heldout import HeldOut
-from caprag.training.recognizer.modules import optimizer_groups
+from caprag.training.recognizer.modules import mixed, optimizer_groups
 
 _hub: Any = transformers  # its annotations differ from version to version
 
@@ -194,7 +194,7 @@ def check_causal(model: Any, batch: Mapping[str, torch.Tensor], *, encoder_decod
     other[name][:, -1] = pad if int(inputs[name][0, -1]) != pad else pad + 1
     training = model.training
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), mixed(model):
         difference = [model(**one).logits[:, :-1].float() for one in (inputs, other)]
     model.train(training)
     worst = float((difference[0] - difference[1]).abs().max()) if difference[0].numel() else 0.0

@@ -226,7 +226,8 @@ def _arguments(folder: Path, settings: RecognizerOptions, held_out: bool, progre
         "bf16": dtype == "bfloat16", "fp16": dtype == "float16", "save_strategy": "steps",
         "save_steps": settings.save_steps, "save_total_limit": settings.keep_checkpoints,
         "logging_steps": settings.logging_steps, "logging_strategy": "steps", "seed": settings.seed,
-        "dataloader_num_workers": settings.workers, "dataloader_pin_memory": gpu, "disable_tqdm": not progress,
+        "dataloader_num_workers": settings.workers, "dataloader_pin_memory": gpu,
+        "use_cpu": not torch.accelerator.is_available(), "disable_tqdm": not progress,
         "remove_unused_columns": False, "label_names": ["labels"], "report_to": "none",
     }  # fmt: skip
     if settings.gradient_checkpointing:
