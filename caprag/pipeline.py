@@ -398,9 +398,13 @@ class Pipeline:
         -------
         list of list of float
             For each hit ln p(hit | picture) - ln p(first reading | picture) in nats; 0 where the recognizer can't
-            produce its own reading.
+            produce its own reading. Marks and spaces are the reading's in either: corpora write them in their own way,
+            some so that a recognizer can't.
         """
-        texts = [[read[0].text, *(hit.text for hit in found)] for read, found in zip(hypotheses, hits, strict=True)]
+        texts = [
+            [read[0].text, *(with_marks_of(read[0].text, hit.text) for hit in found)]
+            for read, found in zip(hypotheses, hits, strict=True)
+        ]
         if not any(hits):
             return [[] for _ in images]
         scores = self.recognizer.score_batch(images, texts)

@@ -126,12 +126,19 @@ def test_the_picture_decides_before_the_shape() -> None:
 
 def test_what_the_picture_rules_out_is_told_from_what_it_doubts() -> None:
     for margin, refuted, rate in (
-        (-4.0, 0, 2.0), (-30.0, 20.0, 15.0), (-75.0, 60.0, 37.5), (-math.inf, 60.0, 40.0), (3.0, 0, -1.5),
+        (-4.0, 0, 2.0), (-30.0, 20.0, 15.0), (-75.0, 60.0, 35.0), (-math.inf, 60.0, 35.0), (3.0, 0, -1.5),
         (math.inf, 0, -5.0),
     ):  # fmt: skip
         features = best("眼晴好", hit(0, "眼睛壞"), margins=[margin]).features
         assert features["folded_edits"] == 2
         assert (features["refuted"], features["refuted_rate"]) == (refuted, rate)
+
+
+def test_of_what_is_ruled_out_altogether_the_nearest_comes_first() -> None:
+    """A sentence with a letter that the reader can't write is no less likely than one that the picture refuses."""
+    hits = [hit(0, "毫不相干"), hit(1, "眼睛好"), hit(2, "別的")]
+    assert best("眼晴好", *hits, margins=[-90.0, -math.inf, -71.0]).hit.id == 1
+    assert best("眼晴好", *hits, margins=[-90.0, -math.inf, -69.0]).hit.id == 2
 
 
 def test_doubt_is_what_the_reader_had() -> None:

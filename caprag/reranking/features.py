@@ -137,7 +137,9 @@ def candidates(
     texts = [countable(hit.text) for hit in hits]
     forms = [match_form(hit.text) for hit in hits]
     distances = [glyphs.distance(read, text) for text in texts]
-    evidence = [0.0] * len(hits) if margins is None else margins
+    # Beyond what is told apart all are alike: a letter that the recognizer can't write rules nothing out.
+    floor = -_MOST_MARGIN - _MOST_REFUTED
+    evidence = [0.0] * len(hits) if margins is None else [max(margin, floor) for margin in margins]
     written = normalize(reading.text)
     signs = [Levenshtein.distance(written, hit.text) for hit in hits]
     order = sorted(range(len(hits)), key=lambda i: (-evidence[i], distances[i], -hits[i].edit, signs[i], hits[i].id))

@@ -32,7 +32,8 @@ class RecognizerOptions:
     method
         See `Method`. Adapters go to the language model unless `lora_targets` says otherwise.
     tower
-        ``"tuned"`` trains the whole vision tower, ``"frozen"`` leaves it as it is.
+        ``"tuned"`` trains the whole vision tower, of the shipped reader what may change in it and the neck behind it;
+        ``"frozen"`` leaves it as it is, and puts no adapters there.
     projector
         Whether what joins tower and language model is trained in full.
     tower_modules, projector_modules
