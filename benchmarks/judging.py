@@ -21,7 +21,7 @@ import numpy as np
 import reader as reading
 import readings
 from known import as_line, of_line
-from material import DATA, ROOT, require_data, tsv, write
+from material import DATA, RESULTS, ROOT, require_data, tsv, write
 from PIL import Image
 
 import caprag
@@ -123,6 +123,10 @@ def main() -> None:
                     row.setdefault("at_risk", {})[str(risk)] = count_errors([c.text for c in careful], truths).cer
                 rows.append(row)
                 print(json.dumps(row), flush=True)
+    # What another run measured of other readers stays.
+    before = RESULTS / f"{arguments.name}.json"
+    known = json.loads(before.read_text(encoding="utf-8"))["rows"] if before.exists() else []
+    rows = [row for row in known if row["reader"] not in arguments.readers] + rows
     print(write(arguments.name, {"rows": rows}))
 
 
