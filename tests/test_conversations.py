@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import hypothesis
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -117,6 +118,7 @@ TEXTS = st.text(CHARACTERS | st.sampled_from("\n\r\t\\\"' nr\u2028\x85\x00\x1cå¥
 )
 
 
+@hypothesis.example([Example("\x0c", "", ""), Example(" ", "", "")])
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.builds(Example, TEXTS.filter(bool), TEXTS, TEXTS), min_size=1, max_size=4))
 def test_every_form_gives_back_what_it_took(tmp_path_factory: pytest.TempPathFactory, examples: list[Example]) -> None:

@@ -271,7 +271,11 @@ def locate_conversations(
 
 
 def _lines(stream: TextIO) -> Iterator[tuple[str, str]]:
-    return ((f"line {n}", line.rstrip("\r\n")) for n, line in enumerate(stream, 1) if line.strip())
+    for number, line in enumerate(stream, 1):
+        # A path of white space is one, too.
+        path, tab, _ = line.partition("\t")
+        if line.strip() or (path and tab):
+            yield f"line {number}", line.rstrip("\r\n")
 
 
 def _line_example(line: str) -> Example:
