@@ -119,7 +119,8 @@ def test_what_was_trained_is_what_reads(base: Path) -> None:
     assert model.tower_changes is not None
 
     def seen() -> torch.Tensor:
-        return model.picture_features(line, width)[0].detach()
+        found: torch.Tensor = model.picture_features(line, width)[0].detach()
+        return found
 
     model.eval()
     before = seen()

@@ -295,6 +295,7 @@ def test_what_can_not_work_is_refused_before_the_model_is_loaded(
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_name_everything_and_run(path: Path, base: Path, data: Path, tmp_path: Path) -> None:
     recipe = Recipe.read(path)
+    model: Path | str
     assert set(recipe.settings) == set(RecognizerOptions().as_dict())
     assert recipe.about
     assert recipe.model
