@@ -99,9 +99,12 @@ def main() -> None:
     require_data()
     if len(os.sched_getaffinity(0)) > 1:
         sys.exit("this measures one core; give it no more: taskset -c 0 python benchmarks/snapping.py")
-    found = {"lines": [lines(count) for count in arguments.sentences], "pictures": [*map(pictures, arguments.readers)]}
-    for row in (*found["lines"], *found["pictures"]):
-        print({name: round(value, 2) if isinstance(value, float) else value for name, value in row.items()})
+    found: dict[str, list[dict[str, Any]]] = {"lines": [], "pictures": []}
+    for kind, measure, given in (("lines", lines, arguments.sentences), ("pictures", pictures, arguments.readers)):
+        for one in given:
+            row = measure(one)
+            found[kind].append(row)
+            print({name: round(v, 2) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
     print(write(arguments.name, dict(found)))
 
 
