@@ -96,8 +96,8 @@ def read_pictures(index: caprag.Index, reader: str, count: int, seed: int, path:
     known = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     if known and not known[-1].endswith("\n"):
         # A kill cut the last number's lines: it is read again.
-        cut = json.loads(known[-2])["number"] + 1 if len(known) > 1 else 0
-        known = [line for line in known[:-1] if json.loads(line)["number"] < cut - 1]
+        last = json.loads(known[-2])["number"] if len(known) > 1 else 0
+        known = [line for line in known[:-1] if json.loads(line)["number"] < last]
     path.write_text("".join(known), encoding="utf-8")
     done = json.loads(known[-1])["number"] + 1 if known else 0
     if done >= count:
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "caprag/reranking/reranker.json")
     parser.add_argument("--work", type=Path, required=True, help="folder of what is read of pictures")
     parser.add_argument("--gather", action="store_true", help="read pictures, and no more")
-    parser.add_argument("--pictures", type=int, default=1000, help="how many captions each recognizer reads")
+    parser.add_argument("--pictures", type=int, default=700, help="how many captions each recognizer reads")
     parser.add_argument("--recognizers", nargs="+", default=["rapidocr", "caprag"], help="what reads the pictures")
     parser.add_argument("--engines", nargs="+", default=["paddle", "lens"])
     parser.add_argument("--risk", type=float, default=0.002, help="share of lines that may be harmed")
