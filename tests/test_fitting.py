@@ -52,9 +52,9 @@ def test_a_separable_problem_is_recovered() -> None:
     reranker = fit_reranker(separable(), provenance={"lines": 300})
     unseen = separable(90, seed=1)
     assert answers(reranker, unseen) == [e.case for e in unseen]
-    assert reranker.line.snap["edits"] < 0 < reranker.line.keep["familiarity"]
+    assert reranker.line.weights.snap["edits"] < 0 < reranker.line.weights.keep["familiarity"]
     # What never varied weighs nothing.
-    assert {reranker.line.snap[name] for name in FEATURES if name not in ("edits", "familiarity")} == {0.0}
+    assert {reranker.line.weights.snap[name] for name in FEATURES if name not in ("edits", "familiarity")} == {0.0}
     assert reranker.provenance == {"lines": 300}
     assert reranker.line.threshold == 0.5
 
@@ -76,7 +76,7 @@ def test_probabilities_are_scikit_learn_s() -> None:
 
 def test_a_stronger_penalty_makes_it_less_sure() -> None:
     weak, strong = fit_reranker(separable(), penalty=0.1), fit_reranker(separable(), penalty=100.0)
-    assert abs(strong.line.snap["edits"]) < abs(weak.line.snap["edits"])
+    assert abs(strong.line.weights.snap["edits"]) < abs(weak.line.weights.snap["edits"])
 
 
 def test_the_same_examples_give_the_same_weights() -> None:
@@ -90,7 +90,7 @@ def test_exact_matches_are_counted_apart() -> None:
     without = fit_reranker(separable())
     assert with_exact.exact == 8 / 10
     assert without.exact == 1 / 2
-    assert with_exact.line.snap == without.line.snap
+    assert with_exact.line.weights.snap == without.line.weights.snap
 
 
 def test_the_risk_is_kept_to() -> None:

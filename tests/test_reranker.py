@@ -21,6 +21,7 @@ from caprag.reranking.decision import Decision
 from caprag.reranking.features import IN_ORDER, best_candidate
 from caprag.reranking.reranker import FORMAT, InOrder
 from caprag.reranking.story import fit_story
+from caprag.reranking.weights import Linear, Tree, Trees
 
 WEIGHTS = st.lists(st.floats(-50, 50), min_size=len(FEATURES), max_size=len(FEATURES))
 
@@ -33,12 +34,15 @@ def make(threshold: float = 0.5, snap_bias: float = 1.0, **snap: float) -> Reran
     return Reranker(weights(snap_bias, threshold, **snap), 0.9, provenance={"seed": 0})
 
 
-def weights(snap_bias: float, threshold: float = 0.5, **snap: float) -> Decision:
+def weights(snap_bias: float, threshold: float = 0.5, **snap: float) -> Decision[Linear]:
     zero = dict.fromkeys(FEATURES, 0.0)
-    return Decision({**zero, **snap}, {**zero, "edits": 0.5}, snap_bias, 0.0, threshold)
+    return Decision(Linear({**zero, **snap}, {**zero, "edits": 0.5}, snap_bias, 0.0), threshold)
 
 
-ORDERED = Decision({"snap": 1.0, "keep": 0.0, "story": 0.5}, dict.fromkeys(IN_ORDER, 0.0), 0.0, 0.0)
+ORDERED = Decision(Linear({"snap": 1.0, "keep": 0.0, "story": 0.5}, dict.fromkeys(IN_ORDER, 0.0), 0.0, 0.0))
+PICTURED = Decision(Trees(tuple(FEATURES), (0.0, 0.5, -0.5), (
+    Tree(2, (0, -1, -1), (1.5, 0.0, 0.0), (1, -1, -1), (2, -1, -1), (0.25, 2.0, -1.5)),
+)))  # fmt: skip
 EDITS = make(edits=-2.0, snap_bias=4.0)
 HITS = [Hit(0, "妳在開玩笑嗎", 5 / 6, 0.9, 7.0), Hit(1, "不會持續太久的", 0.0, 0.1), Hit(2, "妳在看玩笑", 0.6)]
 
@@ -48,7 +52,7 @@ def test_probabilities_are_a_softmax(
     snap: list[float], keep: list[float], values: list[float], snap_bias: float, keep_bias: float
 ) -> None:
     made = Decision(
-        dict(zip(FEATURES, snap, strict=True)), dict(zip(FEATURES, keep, strict=True)), snap_bias, keep_bias
+        Linear(dict(zip(FEATURES, snap, strict=True)), dict(zip(FEATURES, keep, strict=True)), snap_bias, keep_bias)
     )
     one, two = made.probabilities(dict(zip(FEATURES, values, strict=True)))
     assert 0 <= one <= 1
@@ -133,7 +137,7 @@ def test_lists_of_other_lengths_are_refused() -> None:
 
 
 def test_it_survives_the_round_trip(tmp_path: Path) -> None:
-    for reranker in (replace(EDITS, order=InOrder(fit_story([]), ORDERED)), EDITS):
+    for reranker in (replace(EDITS, order=InOrder(fit_story([]), ORDERED)), replace(EDITS, picture=PICTURED), EDITS):
         reranker.save(tmp_path / "r.json")
         assert Reranker.load(tmp_path / "r.json") == reranker
         assert Reranker.load(str(tmp_path / "r.json")) == reranker
@@ -157,16 +161,19 @@ def test_a_file_that_is_none(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("format", 1), ("line.threshold", 1.5), ("line.threshold", "0.5"), ("exact", -0.1), ("line.threshold", math.nan),
-     ("line.harmful", 3), ("line.harmful", [0.9]), ("line.lines", None),
-     ("line.snap", {}), ("line.keep", None), ("line.snap", dict.fromkeys(FEATURES, "x")),
-     ("line.keep", dict.fromkeys(FEATURES, math.nan)),
-     ("line.snap", dict.fromkeys(reversed(list(FEATURES)), 0.0)), ("line.snap", [1, 2]), ("line.snap_bias", math.inf),
-     ("line.keep_bias", "x"), ("line.keep_bias", None), ("surprise", 1), ("line", None), ("order", {}), ("order", 3),
-     ("order.model", {}), ("order.model.steps", {"x": 1.0}), ("order.model.steps", {"1": 0.5}),
-     ("order.model.steps", [1.0]), ("order.model.jump", 1.5), ("order.model.jump", None), ("order.decision", {})],
+     ("line.harmful", 3), ("line.harmful", [0.9]), ("line.lines", None), ("line.weights", {}), ("line.weights", None),
+     ("line.weights.snap", {}), ("line.weights.keep", None), ("line.weights.snap", dict.fromkeys(FEATURES, "x")),
+     ("line.weights.keep", dict.fromkeys(FEATURES, math.nan)), ("line.weights.snap", [1, 2]),
+     ("line.weights.snap", dict.fromkeys(reversed(list(FEATURES)), 0.0)), ("line.weights.snap_bias", math.inf),
+     ("line.weights.keep_bias", "x"), ("line.weights.keep_bias", None), ("surprise", 1), ("line", None),
+     ("order", {}), ("order", 3), ("order.model", {}), ("order.model.steps", {"x": 1.0}),
+     ("order.model.steps", {"1": 0.5}), ("order.model.steps", [1.0]), ("order.model.jump", 1.5),
+     ("order.model.jump", None), ("order.decision", {}), ("picture", {}), ("picture.weights", None),
+     ("picture.weights.trees", None), ("picture.weights.trees", [[]]), ("picture.weights.names", ["edits"]),
+     ("picture.weights.bias", [0.0]), ("picture.weights.bias", [0.0, 0.0, math.nan])],
 )  # fmt: skip
 def test_no_entry_of_the_wrong_kind_gets_through(tmp_path: Path, name: str, value: object) -> None:
-    replace(EDITS, order=InOrder(fit_story([]), ORDERED)).save(tmp_path / "r.json")
+    replace(EDITS, order=InOrder(fit_story([]), ORDERED), picture=PICTURED).save(tmp_path / "r.json")
     stored = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     *way, last = name.split(".")
     inner = stored

@@ -53,7 +53,8 @@ def test_two_hundred_lines_move_the_shipped_decision(texts: list[str], index: ca
     """It stays the shipped one, scaled and shifted, and is counted on what the corpus was made to lack."""
     shipped = Reranker.load()
     moved = train_reranker([misread(texts[:200], 3)], index)
-    ratios = {moved.line.snap[name] / weight for name, weight in shipped.line.snap.items() if abs(weight) > 1e-9}
+    old, new = shipped.line.weights.snap, moved.line.weights.snap
+    ratios = {new[name] / weight for name, weight in old.items() if abs(weight) > 1e-9}
     assert max(ratios) == pytest.approx(min(ratios))
     assert moved.line.lines == 200
     assert moved.exact == shipped.exact
@@ -85,7 +86,7 @@ def test_a_cross_encoder_has_a_say_where_the_decision_was_fitted_with_one(
     monkeypatch.setattr("caprag.training.reranker.ENOUGH", 200)
     fitted = train_reranker(episodes, index, cross_encoder=encoder)
     assert fitted.cross_encoder == encoder.name
-    assert fitted.line.snap["cross"] != 0.0
+    assert fitted.line.weights.snap["cross"] != 0.0
     fitted.save(tmp_path / "r.json")
     pipeline = caprag.Pipeline.load(None, reranker=tmp_path / "r.json")
     pipeline.index = index

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from caprag.reranking import FEATURES, Reranker
 from caprag.reranking.chooser import BLOCK, Chooser, Chosen
 from caprag.reranking.decision import Decision
+from caprag.reranking.examples import Episode, Example
 from caprag.reranking.features import Candidate
-from caprag.reranking.fitting import Episode, Example, fit_reranker
+from caprag.reranking.fitting import fit_reranker
 from caprag.reranking.reranker import InOrder
 from caprag.reranking.story import MOST, Place, StoryModel, fit_story, neighbours_say
+from caprag.reranking.weights import Linear
 from caprag.types import Hit, Hypothesis
 
 MODEL = StoryModel({1: 0.7, 2: 0.2, -1: 0.1}, absent=0.1, jump=0.05, leave=0.02, enter=0.03)
@@ -116,8 +118,8 @@ def test_steps_are_counted() -> None:
 
 
 ZERO = dict.fromkeys(FEATURES, 0.0)
-LINE = Decision({**ZERO, "edits": -1.0}, ZERO, 1.0, 0.0)
-AMONG = Decision({"snap": 1.0, "keep": 0.0, "story": 1.0}, {"snap": 0.0, "keep": 1.0, "story": 0.0}, 0.0, 0.0)
+LINE = Decision(Linear({**ZERO, "edits": -1.0}, ZERO, 1.0, 0.0))
+AMONG = Decision(Linear({"snap": 1.0, "keep": 0.0, "story": 1.0}, {"snap": 0.0, "keep": 1.0, "story": 0.0}, 0.0, 0.0))
 LISTENING = Reranker(LINE, 0.95, InOrder(fit_story([[("s", n) for n in range(200)]]), AMONG))
 
 
@@ -255,7 +257,7 @@ def test_fitting_learns_to_listen() -> None:
     assert episodes[1].way() == [None] * 300
     reranker = fit_reranker(examples, episodes=episodes)
     assert reranker.order is not None
-    assert reranker.order.decision.snap["story"] > 0.03
+    assert reranker.order.decision.weights.snap["story"] > 0.03
     answered = {}
     for name, episode in zip(("inside", "outside"), episodes, strict=True):
         rows = zip(((reading,) for reading in episode.readings), episode.described, episode.places, strict=True)

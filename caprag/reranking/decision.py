@@ -1,22 +1,25 @@
-"""Weights of the three cases, and from which probability on to snap: knows features by name, no texts."""
+"""The probabilities of the three cases, and from which on to snap."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from caprag.reranking.weights import Linear, Trees
+
+W_co = TypeVar("W_co", bound=Linear | Trees, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """Weights of the three cases, and when to snap.
+class Decision(Generic[W_co]):
+    """What features weigh, and when to snap.
 
     Attributes
     ----------
-    snap, keep
-        Weight of each feature for "the sentence is right" and "the reading is right", against "neither is".
-    snap_bias, keep_bias
-        Constant of each.
+    weights
+        What speaks for "the sentence is right" and "the reading is right", against "neither is".
     threshold
         Smallest probability of the sentence at which it is the answer, in [0, 1].
     lines
@@ -26,10 +29,7 @@ class Decision:
         weights that were fitted without the line. Descending.
     """
 
-    snap: Mapping[str, float]
-    keep: Mapping[str, float]
-    snap_bias: float
-    keep_bias: float
+    weights: W_co
     threshold: float = 0.5
     lines: int = 0
     harmful: tuple[float, ...] = ()
@@ -39,13 +39,8 @@ class Decision:
             raise ValueError(f"threshold is {self.threshold}; it must lie in [0, 1]")
         if self.lines < len(self.harmful):
             raise ValueError(f"lines is {self.lines}, and {len(self.harmful)} of them are harmful; fit it again")
-        for name, weights in (("snap", self.snap), ("keep", self.keep)):
-            if not all(math.isfinite(weight) for weight in weights.values()):
-                raise ValueError(f"{name} has a weight that is not finite; fit it again")
-        if not math.isfinite(self.snap_bias) or not math.isfinite(self.keep_bias):
-            raise ValueError(f"snap_bias is {self.snap_bias} and keep_bias is {self.keep_bias}; both must be finite")
 
-    def at_risk(self, risk: float) -> Decision:
+    def at_risk(self, risk: float) -> Decision[W_co]:
         """Return the same with the smallest threshold, a half or more, that keeps to a risk.
 
         Parameters
@@ -76,27 +71,9 @@ class Decision:
             return replace(self, threshold=0.5)
         return replace(self, threshold=min(1.0, max(0.5, math.nextafter(self.harmful[allowed], 2.0))))
 
-    def check(self, names: Iterable[str]) -> None:
-        """Raise ValueError where the weights are not of these features, in this order."""
-        for name, weights in (("snap", self.snap), ("keep", self.keep)):
-            if list(weights) != list(names):
-                raise ValueError(f"{name} weighs {', '.join(weights)}; the features are {', '.join(names)}")
-
-    def log_odds(self, features: Mapping[str, float]) -> tuple[float, float]:
-        """Return the log odds that the sentence and that the reading is right, each against neither, in nats.
-
-        Parameters
-        ----------
-        features
-            Name to value.
-        """
-        snap = self.snap_bias + sum(self.snap[name] * value for name, value in features.items())
-        keep = self.keep_bias + sum(self.keep[name] * value for name, value in features.items())
-        return snap, keep
-
     def probabilities(self, features: Mapping[str, float]) -> tuple[float, float]:
         """Return the probabilities that the sentence and that the reading is right; they add up to at most 1."""
-        snap, keep = self.log_odds(features)
+        snap, keep = self.weights.log_odds(features)
         top = max(snap, keep, 0.0)
         odds = (math.exp(snap - top), math.exp(keep - top), math.exp(-top))
         return odds[0] / sum(odds), odds[1] / sum(odds)

@@ -1,8 +1,8 @@
 """The decision: snap to the best sentence, or keep the reading, and how sure it is.
 
-A multinomial logistic model weighs three cases: the sentence is what the picture shows, the reading is, neither is. It
-has one set of weights for readings by themselves, one for pictures, for which the recognizer has scored the sentences,
-and one for captions in their order, which hears the neighbours too.
+Three cases are weighed: the sentence is what the picture shows, the reading is, neither is. There is one set of weights
+for readings by themselves, one for pictures, for which the recognizer has scored the sentences, and one for captions in
+their order, which hears the neighbours too: multinomial logistic models, and trees for pictures.
 All lies in a JSON file that says what it was fitted on. It knows nothing of pictures or of how hits were found.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,11 +25,12 @@ from caprag.reranking.chooser import Chooser, Chosen, Places
 from caprag.reranking.decision import Decision
 from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, candidates
 from caprag.reranking.story import MOST, StoryModel
+from caprag.reranking.weights import Linear, Trees, W
 from caprag.text import countable
 from caprag.types import Caption, Hit, Hypothesis
 
 _SHIPPED = Path(__file__).with_name("reranker.json")
-FORMAT = 5
+FORMAT = 6
 
 
 _FURTHER = 3
@@ -84,10 +86,10 @@ class InOrder:
     """
 
     model: StoryModel
-    decision: Decision
+    decision: Decision[Linear]
 
     def __post_init__(self) -> None:
-        self.decision.check(IN_ORDER)
+        self.decision.weights.check(IN_ORDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +115,10 @@ class Reranker:
         What the weights were fitted on.
     """
 
-    line: Decision
+    line: Decision[Linear]
     exact: float
     order: InOrder | None = None
-    picture: Decision | None = None
+    picture: Decision[Linear | Trees] | None = None
     unmatched: float = 0.5
     cross_encoder: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
@@ -124,7 +126,7 @@ class Reranker:
     def __post_init__(self) -> None:
         for decision in (self.line, self.picture):
             if decision is not None:
-                decision.check(FEATURES)
+                decision.weights.check(FEATURES)
         for name, chance in (("exact", self.exact), ("unmatched", self.unmatched)):
             if not 0 <= chance <= 1:
                 raise ValueError(f"{name} is {chance}; it must lie in [0, 1]")
@@ -135,7 +137,7 @@ class Reranker:
         picture = None if self.picture is None else self.picture.at_risk(risk)
         return replace(self, line=self.line.at_risk(risk), picture=picture, order=order)
 
-    def alone(self, candidate: Candidate) -> Decision:
+    def alone(self, candidate: Candidate) -> Decision[Linear | Trees]:
         """Return the weights for a sentence without its neighbours: those of a picture where it was scored for one.
 
         Readers take a region's characters for another's, and are sure of it: what differs by them alone is decided by
@@ -143,12 +145,12 @@ class Reranker:
         """
         return self._weights(candidate.features, judged=candidate.judged)
 
-    def weighed_by(self, evidence: Mapping[str, float]) -> Decision:
+    def weighed_by(self, evidence: Mapping[str, float]) -> Decision[Linear | Trees]:
         """Return the weights that a caption's evidence was weighed by without its neighbours."""
         # Evidence does not say whether there was a picture; only a picture's has doubt, or a margin.
         return self._weights(evidence, judged=bool(evidence["doubt"] or evidence["margin"])) if evidence else self.line
 
-    def _weights(self, features: Mapping[str, float], *, judged: bool) -> Decision:
+    def _weights(self, features: Mapping[str, float], *, judged: bool) -> Decision[Linear | Trees]:
         pictured = judged and features["folded_edits"] > 0
         return self.picture if pictured and self.picture is not None else self.line
 
@@ -174,9 +176,9 @@ class Reranker:
                 raise ModelError(f"{place}: has format {version}, this caprag reads {FORMAT}; fit it again")
             order, picture = stored.pop("order"), stored.pop("picture")
             return cls(
-                line=_decision(stored.pop("line")),
-                picture=None if picture is None else _decision(picture),
-                order=None if order is None else InOrder(_model(order["model"]), _decision(order["decision"])),
+                line=_line(stored.pop("line")),
+                picture=None if picture is None else _picture(picture),
+                order=None if order is None else InOrder(_model(order["model"]), _line(order["decision"])),
                 **stored,
             )
         except OSError as error:
@@ -187,7 +189,10 @@ class Reranker:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the weights, the threshold and their provenance as JSON."""
         stored = {"format": FORMAT, **asdict(self)}
-        Path(path).write_text(json.dumps(stored, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(stored, indent=2, ensure_ascii=False)
+        # A list of numbers on one line; what breaks lines lies between JSON's values, never in them.
+        text = re.sub(r"\[[^][{}]*\]", lambda numbers: re.sub(r"\n\s*", " ", numbers[0]), text)
+        Path(path).write_text(text + "\n", encoding="utf-8")
 
     def rerank_batch(
         self,
@@ -320,7 +325,7 @@ class Reranker:
         """Return what speaks for a sentence among its neighbours: name to value, in the order of `IN_ORDER`."""
         if chosen.story is None:
             raise ValueError("there is no word of the neighbours; decide by the line")
-        odds = self.alone(chosen.candidate).log_odds(chosen.candidate.features)
+        odds = self.alone(chosen.candidate).weights.log_odds(chosen.candidate.features)
         snap, keep = (max(min(value, MOST), -MOST) for value in odds)
         return {"snap": snap, "keep": keep, "story": chosen.story}
 
@@ -336,7 +341,7 @@ class Reranker:
         return self._answer(hypotheses, found, self.alone(found[0]), found[0].features, found[0].features)
 
     def _answer(
-        self, hypotheses: tuple[Hypothesis, ...], found: Sequence[Candidate], decision: Decision,
+        self, hypotheses: tuple[Hypothesis, ...], found: Sequence[Candidate], decision: Decision[Linear | Trees],
         said: Mapping[str, float], evidence: Mapping[str, float],
     ) -> Caption:  # fmt: skip
         best = found[0]
@@ -365,18 +370,14 @@ class Reranker:
         line = {name: value for name, value in evidence.items() if name != "story"}
         if not line:
             return {}
-        alone = self.weighed_by(evidence)
-        told = {"bias": alone.snap_bias - alone.keep_bias}
-        told |= {name: (alone.snap[name] - alone.keep[name]) * value for name, value in line.items()}
+        alone = self.weighed_by(evidence).weights.shares(line)
+        by_snap, by_keep, told = 1.0, -1.0, {"bias": 0.0}
         if "story" in evidence and self.order is not None:
-            among = self.order.decision
+            among = self.order.decision.weights
             by_snap, by_keep, by_story = (among.snap[name] - among.keep[name] for name in IN_ORDER)
-            told = {"bias": among.snap_bias - among.keep_bias}
-            told["bias"] += by_snap * alone.snap_bias + by_keep * alone.keep_bias
-            told |= {
-                name: (by_snap * alone.snap[name] + by_keep * alone.keep[name]) * value for name, value in line.items()
-            }
-            told["story"] = by_story * evidence["story"]
+            told = {"bias": among.snap_bias - among.keep_bias, "story": by_story * evidence["story"]}
+        for name, (snap, keep) in alone.items():
+            told[name] = told.get(name, 0.0) + by_snap * snap + by_keep * keep
         return dict(sorted(told.items(), key=lambda item: (-abs(item[1]), item[0])))
 
 
@@ -386,9 +387,18 @@ def _checked(found: Found) -> tuple[Hypothesis, ...]:
     return tuple(found.hypotheses)
 
 
-def _decision(stored: Mapping[str, Any]) -> Decision:
+def _decision(stored: Mapping[str, Any], weights: W) -> Decision[W]:
+    rest = {name: value for name, value in stored.items() if name != "weights"}
     # JSON knows lists alone.
-    return Decision(**{**stored, "harmful": tuple(stored["harmful"])})
+    return Decision(weights, **{**rest, "harmful": tuple(rest["harmful"])})
+
+
+def _line(stored: Mapping[str, Any]) -> Decision[Linear]:
+    return _decision(stored, Linear(**stored["weights"]))
+
+
+def _picture(stored: Mapping[str, Any]) -> Decision[Linear | Trees]:
+    return _decision(stored, Trees.of(stored["weights"])) if "trees" in stored["weights"] else _line(stored)
 
 
 def _model(stored: Mapping[str, object]) -> StoryModel:

@@ -25,7 +25,9 @@ from caprag.progress import progress_bar
 from caprag.reranking import Episode, Found, Reranker, fit_reranker
 from caprag.reranking.cross_encoder import CrossEncoderScorer, load_cross_encoder
 from caprag.reranking.decision import Decision
-from caprag.reranking.fitting import Example, counted, listener
+from caprag.reranking.examples import Example
+from caprag.reranking.fitting import counted, listener
+from caprag.reranking.weights import CASES, Linear
 from caprag.retrieval import Index
 from caprag.text import countable
 
@@ -186,15 +188,16 @@ def _told(cross_encoder: CrossEncoderScorer, found: Found) -> Found:
     return replace(found, cross=cross_encoder.score([(read, hit.text) for hit in found.hits], unit="logit").tolist())
 
 
-def _with_unseen(fitted: Decision, start: Decision, examples: Sequence[Example]) -> Decision:
+def _with_unseen(fitted: Decision[Linear], start: Decision[Linear], examples: Sequence[Example]) -> Decision[Linear]:
     """Keep the weights of features that never varied: those of pictures."""
     rows = [example.features for example in examples if example.features is not None]
-    unseen = {name for name in start.snap if len({features[name] for features in rows}) < 2}
+    before, now = start.weights, fitted.weights
+    unseen = {name for name in before.snap if len({features[name] for features in rows}) < 2}
     snap, keep = (
         {name: (old if name in unseen else new)[name] for name in old}
-        for old, new in ((start.snap, fitted.snap), (start.keep, fitted.keep))
+        for old, new in ((before.snap, now.snap), (before.keep, now.keep))
     )
-    return replace(fitted, snap=snap, keep=keep)
+    return replace(fitted, weights=replace(now, snap=snap, keep=keep))
 
 
 def _moved(
@@ -208,20 +211,20 @@ def _moved(
     return replace(moved, order=replace(start.order, decision=_moved_decision(start.order.decision, told, risk)))
 
 
-def _moved_decision(decision: Decision, examples: Sequence[Example], risk: float) -> Decision:
+def _moved_decision(decision: Decision[Linear], examples: Sequence[Example], risk: float) -> Decision[Linear]:
     """Scale and shift the log odds of a decision."""
     fitted = _fit_scales(decision, examples)
     # With four numbers fitted, a line's own part in them is small: it is counted by what it helped to fit.
     return counted(fitted, [(example, fitted) for example in examples], risk)
 
 
-def _fit_scales(decision: Decision, examples: Sequence[Example]) -> Decision:
+def _fit_scales(decision: Decision[Linear], examples: Sequence[Example]) -> Decision[Linear]:
     optimize: Any = require("scipy.optimize", "train")
     rows = [e for e in examples if e.features is not None and not e.exact]
     if not rows:
         return decision
-    odds = np.array([decision.log_odds(e.features or {}) for e in rows])
-    labels = np.array([("neither", "keep", "snap").index(e.case) for e in rows])
+    odds = np.array([decision.weights.log_odds(e.features or {}) for e in rows])
+    labels = np.array([CASES.index(e.case) for e in rows])
 
     def loss(numbers: npt.NDArray[np.float64]) -> float:
         snap, keep = odds[:, 0] * numbers[0] + numbers[1], odds[:, 1] * numbers[2] + numbers[3]
@@ -233,12 +236,13 @@ def _fit_scales(decision: Decision, examples: Sequence[Example]) -> Decision:
 
     found = optimize.minimize(loss, np.array([1.0, 0.0, 1.0, 0.0]), method="Nelder-Mead", options={"maxiter": 4000})
     by_snap, to_snap, by_keep, to_keep = (float(number) for number in found.x)
-    return replace(
-        decision,
-        snap={name: weight * by_snap for name, weight in decision.snap.items()},
-        keep={name: weight * by_keep for name, weight in decision.keep.items()},
-        snap_bias=decision.snap_bias * by_snap + to_snap, keep_bias=decision.keep_bias * by_keep + to_keep,
+    old = decision.weights
+    moved = Linear(
+        snap={name: weight * by_snap for name, weight in old.snap.items()},
+        keep={name: weight * by_keep for name, weight in old.keep.items()},
+        snap_bias=old.snap_bias * by_snap + to_snap, keep_bias=old.keep_bias * by_keep + to_keep,
     )  # fmt: skip
+    return replace(decision, weights=moved)
 
 
 __all__ = ["ENOUGH", "Pair", "read_pairs", "train_reranker"]
