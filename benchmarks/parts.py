@@ -70,6 +70,7 @@ def main() -> None:
         film: fit_reranker(
             [example for case in cases if case.film != film for example in case.episode.line_examples()],
             episodes=[case.episode for case in cases if case.film != film],
+            uncounted=(film,),
         )
         for film in FILMS
     }

@@ -146,6 +146,7 @@ def main() -> None:
         film: fit_reranker(
             [e for c in tested if c.film != film for e in c.episode.line_examples()],
             episodes=[c.episode for c in tested if c.film != film],
+            uncounted=(film,),
         )
         for film in FILMS
     }

@@ -2,14 +2,14 @@
 
 The table holds the shape of each character as a vector: drawn in two faces, blurred, shrunk, reduced by principal
 components (scripts/make_glyphs.py). It knows nothing of meaning or sound, and nothing of characters that it was not
-made for: those are as unlike as can be.
+made for: those are as unlike as can be. What readers were seen to mix up can be added (`GlyphTable.counted`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ _ROWS_AT_A_TIME = 512
 _MOST_PAIRS = 40_000
 _PAIRS_AT_A_TIME = 4096
 _MOST_LONG = 128
+_WORTH = 2.0
+"""Counts that a shape's word is worth; see benchmarks/LOG.md for others."""
 # Two characters may be drawn alike, and still are two.
 _MOST_ALIKE = 0.999
 
@@ -37,11 +39,14 @@ class GlyphTable:
         Shape (len(characters), 64), float32, rows of length 1; the cosine of two is how alike they look.
     index
         Character to row.
+    factors
+        What a substitution's cost is multiplied by, in (0, 1), by the two characters, both ways; 1 where there is none.
     """
 
     characters: list[str]
     vectors: npt.NDArray[np.float32]
     index: dict[str, int]
+    factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @staticmethod
     @functools.cache
@@ -52,6 +57,41 @@ class GlyphTable:
             vectors = stored["shapes"].astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return GlyphTable(characters, vectors, {c: i for i, c in enumerate(characters)})
+
+    def counted(self, counts: Mapping[str, int], worth: float = _WORTH) -> GlyphTable:
+        """Return the same with substitutions that are the cheaper the more often they were seen.
+
+        A pair that was seen n times costs worth / (worth + n) of what it costs by its shapes: the mean of that cost
+        and of n sightings that cost nothing.
+
+        Parameters
+        ----------
+        counts
+            Two characters, in whatever order, to how often one was read for the other, >= 0.
+        worth
+            Sightings that the shapes count for, > 0.
+
+        Raises
+        ------
+        ValueError
+            For a worth or a count out of range, or a name that is not two characters.
+
+        Examples
+        --------
+        >>> table = GlyphTable.load()
+        >>> seen = table.counted({"乾幹": 6}, worth=2.0)
+        >>> round((1 - seen.similarity("幹", "乾")) / (1 - table.similarity("幹", "乾")), 3)
+        0.25
+        """
+        if not worth > 0:
+            raise ValueError(f"worth is {worth}; it must be above 0")
+        factors: dict[str, dict[str, float]] = {}
+        for pair, count in counts.items():
+            if len(pair) != 2 or count < 0:
+                raise ValueError(f"{pair!r} was seen {count} times; wanted are two characters, and 0 times or more")
+            factors.setdefault(pair[0], {})[pair[1]] = worth / (worth + count)
+            factors.setdefault(pair[1], {})[pair[0]] = worth / (worth + count)
+        return replace(self, factors=factors)
 
     def similarity(self, a: str, b: str) -> float:
         """Return how alike two characters look, in [0, 1]; 1 for equal ones only, 0 where one is unknown.
@@ -65,9 +105,9 @@ class GlyphTable:
         if a == b:
             return 1.0
         i, j = self.index.get(a), self.index.get(b)
-        if i is None or j is None:
-            return 0.0
-        return min(max(0.0, float(self.vectors[i] @ self.vectors[j])), _MOST_ALIKE)
+        alike = 0.0 if i is None or j is None else float(self.vectors[i] @ self.vectors[j])
+        cost = (1.0 - min(max(0.0, alike), _MOST_ALIKE)) * self.factors.get(a, {}).get(b, 1.0)
+        return 1.0 - cost
 
     def distance(self, a: str, b: str) -> float:
         """Return the edit distance of two texts in which a look-alike costs less than a stranger.
@@ -161,6 +201,9 @@ class GlyphTable:
         costs = 1.0 - np.clip(self.vectors[rows] @ self.vectors[columns].T, 0.0, _MOST_ALIKE)
         costs[np.equal(rows, -1)] = 1.0
         costs[:, np.equal(columns, -1)] = 1.0
+        for row, c in zip(costs, a, strict=True):
+            for column, d in enumerate(b) if c in self.factors else ():
+                row[column] *= self.factors[c].get(d, 1.0)
         costs[np.equal.outer([ord(c) for c in a], [ord(c) for c in b])] = 0.0
         return np.asarray(costs, np.float32)
 

@@ -10,7 +10,7 @@ from rapidfuzz.distance import Levenshtein
 
 from caprag.glyphs import GlyphTable
 from caprag.retrieval import ranking
-from caprag.retrieval.ranking import FEATURES, Found, by_meaning, by_reading, features
+from caprag.retrieval.ranking import FEATURES, Proposal, by_meaning, by_reading, features
 from caprag.text import match_form
 
 GENERATOR = random.Random(0)
@@ -21,8 +21,8 @@ def text() -> str:
     return "".join(GENERATOR.choices(WORDS, k=GENERATOR.randint(1, 9))) + "好"
 
 
-def candidate(number: int, written: str, dense: float | None = None, lexical: float | None = None) -> Found:
-    return Found(number, written, match_form(written), dense, lexical)
+def candidate(number: int, written: str, dense: float | None = None, lexical: float | None = None) -> Proposal:
+    return Proposal(number, written, match_form(written), dense, lexical)
 
 
 def maybe(most: float) -> float | None:

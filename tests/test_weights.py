@@ -38,7 +38,13 @@ def test_trees_say_what_scikit_learn_says() -> None:
     examples = pictured(600, 0)
     values = np.array([[e.features[name] for name in FEATURES] for e in examples if e.features], np.float32)
     model = ensemble.GradientBoostingClassifier(
-        n_estimators=150, learning_rate=0.06, max_depth=None, max_leaf_nodes=8, min_samples_leaf=20, random_state=3
+        n_estimators=150,
+        learning_rate=0.06,
+        max_depth=None,
+        max_leaf_nodes=8,
+        min_samples_leaf=20,
+        subsample=0.5,
+        random_state=3,
     ).fit(values, [CASES.index(e.case) for e in examples])
     decision = Decision(fit_trees(examples, FEATURES, seed=3))
     found = [decision.probabilities(e.features) for e in examples if e.features]

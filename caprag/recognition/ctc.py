@@ -62,7 +62,7 @@ _LUMA_BGR = np.array([0.114, 0.587, 0.299])
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Located:
     """The texts of a picture, and which of them are its caption.
 
     Attributes
@@ -286,7 +286,7 @@ class RapidOCRRecognizer:
         found = self._find(image)
         return tuple(_Part(*self._alphabet.fold(found.matrices[i]), separator) for i, separator in found.parts())
 
-    def _find(self, image: Image.Image) -> _Found:
+    def _find(self, image: Image.Image) -> _Located:
         strip = is_strip(image)
         padded, offset = _pad(image, strip)
         likely = [box for box in self._detect(padded) if could_be_caption(box, padded.size, strip=strip)]
@@ -295,7 +295,7 @@ class RapidOCRRecognizer:
         crops = [_crop(pixels, box) for box in bare]
         matrices = [self._matrix(crop) for crop in crops]
         boxes = [self._with_reading(*read) for read in zip(bare, crops, matrices, strict=True)]
-        return _Found(caption_rows(boxes, padded.size, strip=strip), boxes, crops, matrices, offset)
+        return _Located(caption_rows(boxes, padded.size, strip=strip), boxes, crops, matrices, offset)
 
     def _detect(self, image: Image.Image) -> list[TextBox]:
         scale = DETECTION_SIDE / min(image.size)

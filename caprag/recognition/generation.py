@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from caprag.errors import ModelError
-from caprag.recognition.greedy import Found, Row, Watcher
+from caprag.recognition.greedy import Generated, Row, Watcher
 from caprag.recognition.memory import out_of_memory
 
 _hub: Any = transformers  # its annotations differ from version to version
@@ -182,7 +182,7 @@ class SequenceModel:
         constraint: Constraint | None = None,
         draw: Any = None,
         stop: Any = None,
-    ) -> list[list[Found]]:
+    ) -> list[list[Generated]]:
         """Find probable sequences.
 
         Parameters
@@ -202,7 +202,7 @@ class SequenceModel:
 
         Returns
         -------
-        list of list of Found
+        list of list of Generated
             For each picture `n_best` sequences without prompt and end, in the order of their probability as
             far as the search knows it. A greedy search knows it exactly, where a sequence came to its end.
         """
@@ -221,7 +221,7 @@ class SequenceModel:
         if stop is not None:
             tools["stopping_criteria"] = _hub.StoppingCriteriaList([stop])
         sequences = self._go_on(prefix, settings, copies=n_best, **tools)
-        rows = [Found(self._until_end(row)) for row in sequences[:, length:].tolist()]
+        rows = [Generated(self._until_end(row)) for row in sequences[:, length:].tolist()]
         if watcher is not None:
             known = watcher.logprobs(sequences)
             rows = [found._replace(logprob=value) for found, value in zip(rows, known, strict=True)]

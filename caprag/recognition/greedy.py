@@ -11,7 +11,7 @@ from transformers import LogitsProcessor
 Row = tuple[int, ...]
 
 
-class Found(NamedTuple):
+class Generated(NamedTuple):
     """A sequence that a search found.
 
     Attributes

@@ -19,7 +19,7 @@ from PIL import Image
 
 from caprag.recognition.families import PROMPT, Crop, Family, family_of
 from caprag.recognition.generation import Constraint, Prefix, SequenceModel
-from caprag.recognition.greedy import Found, Row
+from caprag.recognition.greedy import Generated, Row
 from caprag.recognition.loading import Dtype, load_model, load_processor
 from caprag.recognition.memory import out_of_memory
 from caprag.recognition.parts import Part, combine, one_line, split_text
@@ -267,7 +267,7 @@ class VLMRecognizer:
 
     def _search(
         self, batch: _Batch, n_best: int, constraint: Constraint | None = None, draw: Drawing | None = None
-    ) -> list[list[Found]]:
+    ) -> list[list[Generated]]:
         if not batch.parts:
             return []
         length = len(self._wording.start) or batch.prefix.inputs["input_ids"].shape[1]
@@ -280,7 +280,7 @@ class VLMRecognizer:
             stop=StopAt(self._wording.decode_roughly, self._stop, length) if self._stop else None,
         )
 
-    def _readings(self, batch: _Batch, place: int, found: Sequence[Found]) -> list[Hypothesis]:
+    def _readings(self, batch: _Batch, place: int, found: Sequence[Generated]) -> list[Hypothesis]:
         """Give the distinct readings of a part."""
         texts = {self._text(one.row): one for one in reversed(self._wanted(found))}
         known = {
@@ -296,7 +296,7 @@ class VLMRecognizer:
         text = cut(self._wording.decode(row), self._stop).strip()
         return one_line(text) if self._views.crop == "parts" else text
 
-    def _wanted(self, found: Sequence[Found]) -> Sequence[Found]:
+    def _wanted(self, found: Sequence[Generated]) -> Sequence[Generated]:
         """Drop what only fills up a beam that is wider than there are texts; one row stays in any case."""
         if self.constraint is None:
             return found

@@ -35,6 +35,8 @@ class Example:
         What it is of, a film say: risks are counted on each group by weights that were fitted on the others.
     judged
         Whether the recognizer has scored the candidate for a picture: such examples have weights of their own.
+    reading
+        What was read.
     """
 
     features: Mapping[str, float] | None
@@ -44,6 +46,7 @@ class Example:
     known: bool = True
     group: str = ""
     judged: bool = False
+    reading: str = ""
 
     @classmethod
     def of(
@@ -63,9 +66,11 @@ class Example:
         wanted = countable(truth)
         read_right = countable(reading.text) == wanted
         if candidate is None:
-            return cls(None, False, read_right, False, known, group, judged)
+            return cls(None, False, read_right, False, known, group, judged, reading.text)
         right = countable(candidate.hit.text) == wanted
-        return cls(candidate.features, candidate.exact, read_right, right, known, group, candidate.judged)
+        return cls(
+            candidate.features, candidate.exact, read_right, right, known, group, candidate.judged, reading.text
+        )  # fmt: skip
 
     @property
     def case(self) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 from caprag.reranking.decision import Decision
 from caprag.reranking.examples import Episode, Example
 from caprag.reranking.features import FEATURES, IN_ORDER
-from caprag.reranking.learners import fit_linear, fit_trees, shows_all
+from caprag.reranking.learners import fit_linear, fit_surety, fit_trees, shows_all
 from caprag.reranking.reranker import InOrder, Reranker
 from caprag.reranking.story import fit_story
 from caprag.reranking.weights import Linear, Trees, W
@@ -41,6 +41,7 @@ def fit_reranker(
     risk: float = 0.002,
     penalty: float = 1.0,
     seed: int = 0,
+    uncounted: Sequence[str] = (),
     provenance: Mapping[str, object] | None = None,
 ) -> Reranker:
     """Fit a reranker.
@@ -60,6 +61,9 @@ def fit_reranker(
     seed
         Of the order in which each episode is shown once more, so that an order that means nothing is known, too; and of
         trees.
+    uncounted
+        Sources of counted misreadings that must not be heard (`caprag.reranking.confusions`): what a test is made of.
+        An example's own group never is.
     provenance
         What the examples are, stored with the weights.
 
@@ -95,8 +99,9 @@ def fit_reranker(
         line, (sum(exact) + 1) / (len(exact) + 2), picture=picture, unmatched=(sum(blank) + 1) / (len(blank) + 2),
         provenance=dict(provenance or {}),
     )  # fmt: skip
+    by_line = [(example, line) for example in read]
     if not episodes:
-        return alone
+        return replace(alone, surety=fit_surety(by_line, uncounted))
     whole, _ = _listening(alone, episodes, penalty, seed)
     groups = sorted({episode.group for episode in episodes})
     weighed: list[tuple[Example, Decision[Linear]]] = []
@@ -112,8 +117,9 @@ def fit_reranker(
             hearing = hearing if shows_all(told) else whole
         by = hearing.order.decision if hearing.order is not None else line
         weighed += [(example, by) for episode in inside for example in episode.examples(hearing)]
+    whole = replace(whole, surety=fit_surety([*by_line, *weighed], uncounted))
     if whole.order is None:
-        return alone
+        return whole
     return replace(whole, order=replace(whole.order, decision=counted(whole.order.decision, weighed, risk)))
 
 

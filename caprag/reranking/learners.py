@@ -9,14 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from caprag.errors import require
+from caprag.reranking.decision import Decision
 from caprag.reranking.examples import Example
+from caprag.reranking.surety import ABOUT, Surety, describe
 from caprag.reranking.weights import CASES, Linear, Tree, Trees
 
 _ROUNDS = 150
 _RATE = 0.06
 _LEAVES = 8
 _FEWEST = 20
-"""Trees a case, how far each goes, its leaves, and examples in a leaf."""
+_SHARE = 0.5
+"""Trees a case, how far each goes, its leaves, examples in a leaf, and the share of examples that each sees."""
 
 
 def shows_all(examples: Sequence[Example]) -> bool:
@@ -73,7 +76,7 @@ def fit_trees(examples: Sequence[Example], names: Collection[str], seed: int) ->
     names
         Of their features, in order.
     seed
-        Of the order in which features are looked at.
+        Of the draw of examples for each tree.
 
     Raises
     ------
@@ -84,7 +87,7 @@ def fit_trees(examples: Sequence[Example], names: Collection[str], seed: int) ->
 
     References
     ----------
-    Friedman, Greedy function approximation: a gradient boosting machine, Annals of Statistics 29 (2001), 1189-1232.
+    Friedman, Stochastic gradient boosting, Computational Statistics & Data Analysis 38 (2002), 367-378.
     """
     ensemble: Any = require("sklearn.ensemble", "train")
     values, labels = _table(examples, names)
@@ -92,11 +95,51 @@ def fit_trees(examples: Sequence[Example], names: Collection[str], seed: int) ->
     rows = values.astype(np.float32)
     model = ensemble.GradientBoostingClassifier(
         n_estimators=_ROUNDS, learning_rate=_RATE, max_depth=None, max_leaf_nodes=_LEAVES, min_samples_leaf=_FEWEST,
-        random_state=seed,
+        subsample=_SHARE, random_state=seed,
     ).fit(rows, labels)  # fmt: skip
     prior = np.log(np.bincount(labels, minlength=len(CASES)) / len(labels))
     trees = tuple(_tree(case, grown.tree_, rows) for row in model.estimators_ for case, grown in enumerate(row))
     return Trees(tuple(names), tuple(prior.tolist()), trees)
+
+
+def fit_surety(
+    weighed: Sequence[tuple[Example, Decision[Linear | Trees]]], without: Sequence[str] = ()
+) -> Surety | None:
+    """Fit how sure readings are that are kept.
+
+    Parameters
+    ----------
+    weighed
+        Examples, each with the decision that it is judged by; those that are snapped are passed over, and those of
+        pictures.
+    without
+        Sources of counts that are not heard; beside them none hears the source that has its group's name.
+
+    Returns
+    -------
+    Surety or None
+        None where all of the readings are right, or all wrong.
+
+    Raises
+    ------
+    MissingDependencyError
+        Where scikit-learn is not installed.
+    """
+    linear: Any = require("sklearn.linear_model", "train")
+    rows, right = [], []
+    for example, decision in weighed:
+        if example.features is None or example.exact or example.judged:
+            continue
+        snap, keep = decision.probabilities(example.features)
+        if snap < decision.threshold:
+            unheard = tuple(sorted({*without, example.group}))
+            rows.append(list(describe(example.reading, keep, unheard).values()))
+            right.append(example.reading_right)
+    if len(set(right)) < 2:
+        return None
+    model = linear.LogisticRegression(C=1.0, max_iter=5000).fit(np.array(rows), right)
+    weights = dict(zip(ABOUT, model.coef_[0].tolist(), strict=True))
+    return Surety(weights, float(model.intercept_[0]), tuple(without))
 
 
 def _tree(case: int, grown: Any, rows: npt.NDArray[np.float32]) -> Tree:

@@ -25,6 +25,7 @@ from caprag.reranking.chooser import Chooser, Chosen, Places
 from caprag.reranking.decision import Decision
 from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, candidates
 from caprag.reranking.story import MOST, StoryModel
+from caprag.reranking.surety import Surety
 from caprag.reranking.weights import Linear, Trees, W
 from caprag.text import countable
 from caprag.types import Caption, Hit, Hypothesis
@@ -106,6 +107,8 @@ class Reranker:
         What is known of captions in their order; ``None`` decides each by itself.
     picture
         Weights for a picture by itself; ``None`` takes those for a reading.
+    surety
+        How sure a reading is that was kept by its text, or by texts in their order; ``None`` takes the decision's word.
     unmatched
         Probability that a reading is right to which no sentence could be compared, since it has no letter or the corpus
         is empty; for readings that come without a probability of their own, in [0, 1].
@@ -119,6 +122,7 @@ class Reranker:
     exact: float
     order: InOrder | None = None
     picture: Decision[Linear | Trees] | None = None
+    surety: Surety | None = None
     unmatched: float = 0.5
     cross_encoder: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
@@ -174,10 +178,11 @@ class Reranker:
             version = stored.pop("format")
             if version != FORMAT:
                 raise ModelError(f"{place}: has format {version}, this caprag reads {FORMAT}; fit it again")
-            order, picture = stored.pop("order"), stored.pop("picture")
+            order, picture, surety = (stored.pop(name) for name in ("order", "picture", "surety"))
             return cls(
                 line=_line(stored.pop("line")),
                 picture=None if picture is None else _picture(picture),
+                surety=None if surety is None else Surety(**{**surety, "without": tuple(surety["without"])}),
                 order=None if order is None else InOrder(_model(order["model"]), _line(order["decision"])),
                 **stored,
             )
@@ -351,6 +356,8 @@ class Reranker:
         snap, keep = decision.probabilities(said)
         if snap >= decision.threshold:
             return Caption(best.hit.text, best.hit, hypotheses, snap, evidence, considered)
+        if self.surety is not None and not best.judged:
+            keep = self.surety.confidence(hypotheses[0].text, keep)
         return Caption(hypotheses[0].text, None, hypotheses, keep, evidence, considered)
 
     def shares(self, evidence: Mapping[str, float]) -> dict[str, float]:

@@ -485,7 +485,7 @@ class Index:
             return ranking.by_meaning(found, k)
         return ranking.by_reading(written, found, k)
 
-    def candidates(self, queries: Iterable[str], depth: int = 32) -> list[list[ranking.Found]]:
+    def candidates(self, queries: Iterable[str], depth: int = 32) -> list[list[ranking.Proposal]]:
         """Return what the dense and the lexical search propose for readings in their written form, by id.
 
         Parameters
@@ -497,7 +497,7 @@ class Index:
 
         Returns
         -------
-        list of list of Found
+        list of list of Proposal
             One list a query; empty where the index is.
 
         Raises
@@ -521,7 +521,7 @@ class Index:
         return [
             # What was removed may stand in the postings of a folder that another writer has replaced.
             [
-                ranking.Found(i, texts[i], forms[i], cosines.get(i), bm25.get(i))
+                ranking.Proposal(i, texts[i], forms[i], cosines.get(i), bm25.get(i))
                 for i in sorted(cosines.keys() | bm25.keys())
                 if i in texts
             ]

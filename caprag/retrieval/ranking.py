@@ -37,7 +37,7 @@ Table = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
-class Found(NamedTuple):
+class Proposal(NamedTuple):
     """A sentence that a search proposes, with its matching form and scores."""
 
     id: int
@@ -54,7 +54,7 @@ def weights() -> Table:
     return np.array([stored[name] for name in FEATURES])
 
 
-def features(queries: Sequence[str], found: Sequence[Sequence[Found]]) -> Table:
+def features(queries: Sequence[str], found: Sequence[Sequence[Proposal]]) -> Table:
     """Describe how well each candidate explains its reading.
 
     Parameters
@@ -121,7 +121,7 @@ def _filled(values: Table, counts: Sequence[int]) -> Table:
     return np.nan_to_num(np.where(np.isnan(values), least, values))
 
 
-def by_reading(queries: Sequence[str], found: Sequence[Sequence[Found]], k: int) -> list[list[Hit]]:
+def by_reading(queries: Sequence[str], found: Sequence[Sequence[Proposal]], k: int) -> list[list[Hit]]:
     """Rank sentences by how well they explain readings.
 
     Parameters
@@ -162,7 +162,7 @@ def by_reading(queries: Sequence[str], found: Sequence[Sequence[Found]], k: int)
     return results
 
 
-def by_meaning(found: Sequence[Sequence[Found]], k: int) -> list[list[Hit]]:
+def by_meaning(found: Sequence[Sequence[Proposal]], k: int) -> list[list[Hit]]:
     """Rank sentences by reciprocal rank fusion of the dense and the lexical search, then by id.
 
     References
