@@ -3,7 +3,7 @@
 The captions of real frames, and caption bitmaps on photographs, are damaged by the synthesiser at three strengths and
 cut out. RapidOCR and the shipped reader read each, and give every sentence that is found a probability. Answers with
 and without that judgement, each caption by itself, with all captions in the corpus beside text/, with each one's own
-left out, and with that of every other left out; what is harmed is compared with the risk that was asked for. The
+left out, and both together; what is harmed is compared with the risk that was asked for. The
 decision was fitted on drawn captions.
 What was read is kept in --out: remove it there where readers or the index have changed.
 """
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,6 @@ from caprag.types import Caption
 
 LEVELS = ("light", "medium", "severe")
 RISKS = (0.01, 0.002)
-CONDITIONS: dict[str, Callable[[int], bool]] = {
-    "known": lambda _: True, "unknown": lambda _: False, "mixed": lambda place: place % 2 == 0,
-}  # fmt: skip
-"""Whether the corpus has a caption's sentence."""
 RESAMPLES = 10_000
 
 
@@ -73,12 +69,53 @@ def answers(found: Sequence[Found], reranker: Reranker, index: caprag.Index) -> 
     )
 
 
-def difference(one: Sequence[int], two: Sequence[int], characters: int) -> tuple[float, list[float]]:
-    """Return how far two error rates of the same captions lie apart, and its 95 % interval by drawing them anew."""
-    apart = np.array(one, float) - np.array(two, float)
+@dataclass(frozen=True)
+class Measured:
+    """What one way made of captions: edits left in each, and how many of them it harmed."""
+
+    edits: list[int]
+    harmed: int
+    captions: int
+
+    def joined(self, other: Measured) -> Measured:
+        """Return both together, caption by caption."""
+        edits = [one + two for one, two in zip(self.edits, other.edits, strict=True)]
+        return Measured(edits, self.harmed + other.harmed, self.captions + other.captions)
+
+    @property
+    def harm(self) -> float:
+        """Share of the captions that were right as read and are wrong as answered."""
+        return self.harmed / self.captions
+
+
+def measured(
+    found: Sequence[Found], truths: Sequence[str], base: Reranker, index: caprag.Index, gone: bool
+) -> tuple[Measured, ...]:
+    """Answer by text alone, with the picture, and with it at each risk; with each caption's sentence or without."""
+    left = [one.without({countable(truth)} if gone else set()) for one, truth in zip(found, truths, strict=True)]
+    blind = [replace(one, margins=None) for one in left]
+    answered = [answers(blind, base, index), answers(left, base, index)]
+    answered += [answers(left, base.at_risk(risk), index) for risk in RISKS]
+    return tuple(
+        Measured(
+            list(count_errors([c.text for c in given], truths).edits), count_outcomes(given, truths).harmed, len(truths)
+        )
+        for given in answered
+    )
+
+
+def compared(without: Measured, judged: Measured, *at_risk: Measured, characters: int) -> dict[str, Any]:
+    """Return error rates, their difference with its 95 % interval by drawing captions anew, and what was harmed."""
+    apart = np.array(judged.edits, float) - np.array(without.edits, float)
     drawn = np.random.default_rng(0).integers(len(apart), size=(RESAMPLES, len(apart)))
-    sums = apart[drawn].sum(1) / characters
-    return float(apart.sum() / characters), [float(value) for value in np.quantile(sums, (0.025, 0.975))]
+    ends = np.quantile(apart[drawn].sum(1) / characters, (0.025, 0.975))
+    risks = dict(zip(map(str, RISKS), at_risk, strict=True))
+    return {
+        "without": sum(without.edits) / characters, "with": sum(judged.edits) / characters,
+        "difference": float(apart.sum() / characters), "interval": [float(end) for end in ends],
+        "harm": {"without": without.harm, "with": judged.harm, **{name: one.harm for name, one in risks.items()}},
+        "at_risk": {name: sum(one.edits) / characters for name, one in risks.items()},
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -101,28 +138,13 @@ def main() -> None:
             found = gather(name, index, level, jobs, kept)
             read = count_errors([one.hypotheses[0].text for one in found], truths)
             characters = sum(read.lengths)
-            for condition, has in CONDITIONS.items():
-                gone = [set() if has(place) else {countable(truth)} for place, truth in enumerate(truths)]
-                kept_hits = [one.without(own) for one, own in zip(found, gone, strict=True)]
-                left = {True: kept_hits, False: [replace(one, margins=None) for one in kept_hits]}
-                base = Reranker.load()
-                given = {judged: answers(left[judged], base, index) for judged in left}
-                counts = {judged: count_errors([c.text for c in given[judged]], truths) for judged in given}
-                apart, interval = difference(counts[True].edits, counts[False].edits, characters)
-                row: dict[str, Any] = {
-                    "reader": name, "strength": level, "corpus": condition, "captions": len(jobs), "read": read.cer,
-                    "without": counts[False].cer, "with": counts[True].cer, "difference": apart, "interval": interval,
-                    "harm": {
-                        name: count_outcomes(given[judged], truths).harm
-                        for name, judged in (("without", False), ("with", True))
-                    },
-                }  # fmt: skip
-                for risk in RISKS:
-                    careful = answers(left[True], base.at_risk(risk), index)
-                    row["harm"][str(risk)] = count_outcomes(careful, truths).harm
-                    row.setdefault("at_risk", {})[str(risk)] = count_errors([c.text for c in careful], truths).cer
-                rows.append(row)
-                print(json.dumps(row), flush=True)
+            base = Reranker.load()
+            known, unknown = (measured(found, truths, base, index, gone) for gone in (False, True))
+            both = [one.joined(other) for one, other in zip(known, unknown, strict=True)]
+            for corpus, ways in (("known", known), ("unknown", unknown), ("mixed", both)):
+                row = {"reader": name, "strength": level, "corpus": corpus, "captions": len(jobs), "read": read.cer}
+                rows.append(row | compared(*ways, characters=characters * (2 if corpus == "mixed" else 1)))
+                print(json.dumps(rows[-1]), flush=True)
     # What another run measured of other readers stays.
     before = RESULTS / f"{arguments.name}.json"
     known = json.loads(before.read_text(encoding="utf-8"))["rows"] if before.exists() else []

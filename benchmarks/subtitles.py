@@ -21,6 +21,7 @@ import caprag
 from caprag.evaluation import cer_report, count_errors, count_outcomes
 from caprag.evaluation.ladder import risk_coverage_area
 from caprag.reranking import Episode, Reranker, fit_reranker
+from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.features import FEATURES
 from caprag.reranking.fitting import listener
 from caprag.text import countable
@@ -59,7 +60,11 @@ def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
             for engine in ENGINES:
                 read = lines(film, engine)
                 found = list(pipeline.found_for(read, at_once=512))
-                episode = Episode.of(found, truth, index.frequency, sentences=len(index), known=inside, group=film)
+                # What was counted in films is not heard: it is they that are tested.
+                episode = Episode.of(
+                    found, truth, index.frequency, sentences=len(index), known=inside, group=film,
+                    glyphs=load_glyphs(FILMS),
+                )  # fmt: skip
                 cases.append(Case(film, engine, inside, truth, read, episode))
         index.remove(ids)
     return cases, corpora

@@ -241,7 +241,17 @@ def style(result: dict[str, Any]) -> str:
     return _table(lines)
 
 
-JUDGED = {"known": "has it", "unknown": "lacks it", "mixed": "has every other"}
+def areas(result: dict[str, Any]) -> str:
+    """Area under risk over coverage by film: of the stated confidence, and of the best feature by itself."""
+    lines = [["film", "caprag's confidence", "the best single feature", "ratio"], ["---"] * 4]
+    for film, by in result["areas"].items():
+        name, area = min(((name, area) for name, area in by.items() if name != "confidence"), key=lambda pair: pair[1])
+        own = by["confidence"]
+        lines.append([film, f"{own:.4f}", f"{area:.4f} (`{name}`)", f"{own / area:.2f}"])
+    return _table(lines)
+
+
+JUDGED = {"known": "has it", "unknown": "lacks it", "mixed": "both together"}
 
 
 def judging(result: dict[str, Any]) -> str:
@@ -323,6 +333,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "reader speed": ("reader", reader_speed),
     "style": ("style", style),
     "pretraining": ("pretraining", pretraining),
+    "areas": ("subtitles", areas),
     "judging": ("judging", judging),
     "parts": ("parts", parts),
     "snapping": ("snapping", snapping),

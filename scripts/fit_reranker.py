@@ -20,9 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 import caprag
-from caprag.glyphs import GlyphTable
 from caprag.pipeline import Pipeline
 from caprag.reranking import Episode, Example, fit_reranker
+from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.features import best_candidate
 from caprag.reranking.fitting import listener
 from caprag.synthesis.backgrounds import Backgrounds
@@ -49,7 +49,11 @@ def film_episodes(index: caprag.Index, engines: Sequence[str]) -> Iterator[Episo
             ids = index.add(caprag.read_corpus(DATA / "subtitles" / film / "truth.srt")) if inside else []
             for engine in engines:
                 found = list(pipeline.found_for(lines(film, engine), at_once=512))
-                yield Episode.of(found, truth, index.frequency, sentences=len(index), known=inside, group=film)
+                # What was counted in a film must not help to mend it here.
+                yield Episode.of(
+                    found, truth, index.frequency, sentences=len(index), known=inside, group=film,
+                    glyphs=load_glyphs((film,)),
+                )  # fmt: skip
             index.remove(ids)
 
 
@@ -115,7 +119,7 @@ def read_pictures(index: caprag.Index, reader: str, count: int, seed: int, path:
 
 def picture_examples(index: caprag.Index, path: Path) -> Iterator[Example]:
     """Describe what was read of pictures, with their captions in the index and without."""
-    glyphs = GlyphTable.load()
+    glyphs = load_glyphs()
     for line in path.read_text(encoding="utf-8").splitlines():
         found, about = of_line(line)
         truth, wanted = str(about["truth"]), countable(str(about["truth"]))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from caprag.errors import MissingDependencyError
-from caprag.glyphs import GlyphTable
 from caprag.reranking import FEATURES, Example, Reranker, fit_reranker
+from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.features import best_candidate
 from caprag.types import Hit, Hypothesis
 
@@ -23,7 +23,7 @@ def example(case: str, *, exact: bool = False, **features: float) -> Example:
 
 def described(read: str, truth: str, hits: list[Hit], familiar: int = 0) -> Example:
     reading = Hypothesis(read)
-    return Example.of(reading, best_candidate(reading, hits, lambda gram: familiar, GlyphTable.load()), truth)
+    return Example.of(reading, best_candidate(reading, hits, lambda gram: familiar, load_glyphs()), truth)
 
 
 def separable(number: int = 300, seed: int = 0) -> list[Example]:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from caprag import Hit, Hypothesis, Reranker
 from caprag.errors import ModelError
-from caprag.glyphs import GlyphTable
 from caprag.reranking import FEATURES
+from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.decision import Decision
 from caprag.reranking.features import IN_ORDER, best_candidate
 from caprag.reranking.reranker import FORMAT, InOrder
@@ -64,7 +64,7 @@ def test_probabilities_are_a_softmax(
 
 
 def test_the_threshold_decides() -> None:
-    candidate = best_candidate(Hypothesis("妳在閒玩笑嗎", -0.5), HITS, nobody, GlyphTable.load())
+    candidate = best_candidate(Hypothesis("妳在閒玩笑嗎", -0.5), HITS, nobody, load_glyphs())
     assert candidate is not None
     snap, keep = EDITS.line.probabilities(candidate.features)
     read = (Hypothesis("妳在閒玩笑嗎", -0.5), Hypothesis("妳在閑玩笑嗎", -1.5))

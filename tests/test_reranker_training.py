@@ -173,6 +173,9 @@ def test_from_a_run_to_a_decision_of_ones_own(
     assert told.exit_code == 0, told.output
     assert "runner-up" in told.output
     assert "snaps from" in told.output
+    kept = run.invoke(app, ["explain", "完全 是別的話", *given])
+    assert "kept as read" in kept.output
+    assert "gaps = 1.00" in kept.output
     for wrong, message in (
         (["review", str(tmp_path / "nothing.jsonl")], "can't be read"),
         (["train", "reranker", str(tmp_path / "no.tsv"), *given, "--out", "x.json"], "can't be read"),

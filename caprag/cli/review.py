@@ -61,6 +61,7 @@ def explain(
     from caprag.cli.options import open_embedder
     from caprag.pipeline import Pipeline
     from caprag.reranking.features import FEATURES
+    from caprag.reranking.surety import ABOUT, describe
 
     pipeline = Pipeline.load(
         index, recognizer=recognizer, embedder=open_embedder(embedder), reranker=reranker, in_order=False
@@ -82,6 +83,13 @@ def explain(
         for name, share in list(pipeline.reranker.shares(caption.evidence).items())[:_SHOWN]:
             value = f" = {caption.evidence[name]:.2f}" if name in caption.evidence else ""
             typer.echo(f"  {share:+8.2f}   {name}{value}  {FEATURES.get(name, '')}")
+        surety = pipeline.reranker.surety
+        if surety is not None and caption.hit is None and caption.evidence:
+            # The decision's own word on the reading is above.
+            said = describe(caption.hypotheses[0].text, 0.5, pipeline.reranker.uncounted)
+            for name in ("misread", "gaps"):
+                share = surety.weights[name] * said[name]
+                typer.echo(f"  {share:+8.2f}   {name} = {said[name]:.2f}  {ABOUT[name]}; for the reading")
 
 
 def _is_file(given: str) -> bool:

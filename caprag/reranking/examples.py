@@ -10,6 +10,7 @@ import numpy as np
 
 from caprag.glyphs import GlyphTable
 from caprag.reranking.chooser import Chooser, Places
+from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.features import Candidate, candidates
 from caprag.reranking.reranker import Found, Reranker
 from caprag.reranking.story import Place
@@ -111,7 +112,7 @@ class Episode:
     @classmethod
     def of(
         cls, found: Sequence[Found], truths: Sequence[str], frequency: Callable[[str], int], *, sentences: int,
-        known: bool = True, group: str = "",
+        known: bool = True, group: str = "", glyphs: GlyphTable | None = None,
     ) -> Episode:  # fmt: skip
         """Describe captions as they are described where they are decided.
 
@@ -123,8 +124,10 @@ class Episode:
             See `Episode`.
         frequency
             See `Reranker.rerank_batch`.
+        glyphs
+            What looks alike; ``None`` takes all that was counted (`caprag.reranking.confusions.load_glyphs`).
         """
-        glyphs = GlyphTable.load()
+        glyphs = glyphs or load_glyphs()
         described = [
             candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins, cross=one.cross) for one in found
         ]

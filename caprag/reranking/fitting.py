@@ -97,7 +97,7 @@ def fit_reranker(
     blank = [example.reading_right for example in read if example.features is None]
     alone = Reranker(
         line, (sum(exact) + 1) / (len(exact) + 2), picture=picture, unmatched=(sum(blank) + 1) / (len(blank) + 2),
-        provenance=dict(provenance or {}),
+        uncounted=tuple(uncounted), provenance=dict(provenance or {}),
     )  # fmt: skip
     by_line = [(example, line) for example in read]
     if not episodes:

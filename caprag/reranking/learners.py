@@ -103,7 +103,7 @@ def fit_trees(examples: Sequence[Example], names: Collection[str], seed: int) ->
 
 
 def fit_surety(
-    weighed: Sequence[tuple[Example, Decision[Linear | Trees]]], without: Sequence[str] = ()
+    weighed: Sequence[tuple[Example, Decision[Linear | Trees]]], uncounted: Sequence[str] = ()
 ) -> Surety | None:
     """Fit how sure readings are that are kept.
 
@@ -112,7 +112,7 @@ def fit_surety(
     weighed
         Examples, each with the decision that it is judged by; those that are snapped are passed over, and those of
         pictures.
-    without
+    uncounted
         Sources of counts that are not heard; beside them none hears the source that has its group's name.
 
     Returns
@@ -132,14 +132,14 @@ def fit_surety(
             continue
         snap, keep = decision.probabilities(example.features)
         if snap < decision.threshold:
-            unheard = tuple(sorted({*without, example.group}))
+            unheard = tuple(sorted({*uncounted, example.group}))
             rows.append(list(describe(example.reading, keep, unheard).values()))
             right.append(example.reading_right)
     if len(set(right)) < 2:
         return None
     model = linear.LogisticRegression(C=1.0, max_iter=5000).fit(np.array(rows), right)
     weights = dict(zip(ABOUT, model.coef_[0].tolist(), strict=True))
-    return Surety(weights, float(model.intercept_[0]), tuple(without))
+    return Surety(weights, float(model.intercept_[0]))
 
 
 def _tree(case: int, grown: Any, rows: npt.NDArray[np.float32]) -> Tree:

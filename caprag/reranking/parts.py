@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from rapidfuzz.distance import Levenshtein
 
-from caprag.glyphs import GlyphTable
+from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.features import candidates
 from caprag.reranking.joins import Allows
 from caprag.reranking.marks import lettered
@@ -64,7 +64,7 @@ class Parts:
     ) -> None:  # fmt: skip
         self._find, self._reranker, self._frequency, self._logits = find, reranker, frequency, logits
         self._allows = allows or (lambda _reading, _answer: True)
-        self._glyphs = GlyphTable.load()
+        self._glyphs = load_glyphs(reranker.uncounted)
 
     def take_apart(self, captions: Sequence[Caption], hits: Sequence[Sequence[Hit]]) -> list[Caption]:
         """Return answers in two parts, or a caption as it is where no two sentences are surer.

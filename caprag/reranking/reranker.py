@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from caprag.errors import ModelError
-from caprag.glyphs import GlyphTable
 from caprag.reranking.chooser import Chooser, Chosen, Places
+from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.decision import Decision
 from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, candidates
 from caprag.reranking.story import MOST, StoryModel
@@ -112,6 +112,8 @@ class Reranker:
     unmatched
         Probability that a reading is right to which no sentence could be compared, since it has no letter or the corpus
         is empty; for readings that come without a probability of their own, in [0, 1].
+    uncounted
+        Sources of counted misreadings that it does not hear (`caprag.reranking.confusions`): those it is tested on.
     cross_encoder
         Hub id or folder of the cross-encoder that it was fitted with; empty for none.
     provenance
@@ -124,6 +126,7 @@ class Reranker:
     picture: Decision[Linear | Trees] | None = None
     surety: Surety | None = None
     unmatched: float = 0.5
+    uncounted: tuple[str, ...] = ()
     cross_encoder: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
 
@@ -182,7 +185,8 @@ class Reranker:
             return cls(
                 line=_line(stored.pop("line")),
                 picture=None if picture is None else _picture(picture),
-                surety=None if surety is None else Surety(**{**surety, "without": tuple(surety["without"])}),
+                surety=None if surety is None else Surety(**surety),
+                uncounted=tuple(stored.pop("uncounted")),
                 order=None if order is None else InOrder(_model(order["model"]), _line(order["decision"])),
                 **stored,
             )
@@ -237,7 +241,7 @@ class Reranker:
             raise ValueError(f"there are {len(hypotheses)} lists of hypotheses and {len(hits)} of hits")
         if not all(hypotheses):
             raise ValueError("a picture has no hypothesis; an empty text is one too")
-        glyphs, unknown = GlyphTable.load(), [None] * len(hits)
+        glyphs, unknown = load_glyphs(self.uncounted), [None] * len(hits)
         return [
             self.decide(
                 tuple(read), candidates(read[0], found, frequency, glyphs, judged, cross=told, most=2),
@@ -267,7 +271,7 @@ class Reranker:
             (`caprag.reranking.chooser`), or all are. Fewer than 12 are decided each by itself, and all are where the
             reranker knows no order.
         """
-        glyphs, remaining = GlyphTable.load(), iter(found)
+        glyphs, remaining = load_glyphs(self.uncounted), iter(found)
         first = next(remaining, None)
         if first is None:
             return
@@ -357,7 +361,7 @@ class Reranker:
         if snap >= decision.threshold:
             return Caption(best.hit.text, best.hit, hypotheses, snap, evidence, considered)
         if self.surety is not None and not best.judged:
-            keep = self.surety.confidence(hypotheses[0].text, keep)
+            keep = self.surety.confidence(hypotheses[0].text, keep, self.uncounted)
         return Caption(hypotheses[0].text, None, hypotheses, keep, evidence, considered)
 
     def shares(self, evidence: Mapping[str, float]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from caprag.reranking.confusions import load_confusions
@@ -35,13 +35,10 @@ class Surety:
         Of `ABOUT`, in its order.
     bias
         Constant, in nats.
-    without
-        Sources of counts that are not heard; see `caprag.reranking.confusions.load_confusions`.
     """
 
     weights: Mapping[str, float]
     bias: float
-    without: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if list(self.weights) != list(ABOUT):
@@ -49,7 +46,7 @@ class Surety:
         if not all(map(math.isfinite, (self.bias, *self.weights.values()))):
             raise ValueError("a weight or the bias is not finite; fit it again")
 
-    def confidence(self, reading: str, keep: float) -> float:
+    def confidence(self, reading: str, keep: float, uncounted: tuple[str, ...] = ()) -> float:
         """Return the probability that a reading is right.
 
         Parameters
@@ -58,18 +55,20 @@ class Surety:
             Its text.
         keep
             The same by the decision, in [0, 1].
+        uncounted
+            Sources of counts that are not heard; see `caprag.reranking.confusions.load_confusions`.
         """
-        said = describe(reading, keep, self.without)
+        said = describe(reading, keep, uncounted)
         odds = self.bias + sum(self.weights[name] * value for name, value in said.items())
         return 1 / (1 + math.exp(-max(min(odds, 700.0), -700.0)))
 
 
-def describe(reading: str, keep: float, without: Sequence[str] = ()) -> dict[str, float]:
+def describe(reading: str, keep: float, uncounted: tuple[str, ...] = ()) -> dict[str, float]:
     """Return what speaks for a reading: name to value, in the order of `ABOUT`."""
     odds = math.copysign(_MOST, keep - 0.5) if keep in (0.0, 1.0) else math.log(keep / (1 - keep))
     gaps = len(re.findall(r"\S\s+(?=\S)", normalize(reading).strip()))
     return {
         "keep": max(min(odds, _MOST), -_MOST),
-        "misread": load_confusions(without=tuple(without)).misread(reading),
+        "misread": load_confusions(without=uncounted).misread(reading),
         "gaps": float(min(gaps, _MOST_GAPS)),
     }
