@@ -201,9 +201,10 @@ class GlyphTable:
         costs = 1.0 - np.clip(self.vectors[rows] @ self.vectors[columns].T, 0.0, _MOST_ALIKE)
         costs[np.equal(rows, -1)] = 1.0
         costs[:, np.equal(columns, -1)] = 1.0
+        seen = set(b) if self.factors else set()
         for row, c in zip(costs, a, strict=True):
-            for column, d in enumerate(b) if c in self.factors else ():
-                row[column] *= self.factors[c].get(d, 1.0)
+            for d in self.factors.get(c, {}).keys() & seen:
+                row[[place for place, other in enumerate(b) if other == d]] *= self.factors[c][d]
         costs[np.equal.outer([ord(c) for c in a], [ord(c) for c in b])] = 0.0
         return np.asarray(costs, np.float32)
 

@@ -28,7 +28,7 @@ _WORTH = 20.0
 _MOST_MISREAD = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Confusions:
     """Counts of letters and digits.
 
@@ -71,10 +71,14 @@ class Confusions:
         return found
 
     def add(self, other: Confusions) -> None:
-        """Add what another has counted."""
+        """Add what another has counted; before anything is asked."""
         self.pairs.update(other.pairs)
         self.read.update(other.read)
         self.wrong.update(other.wrong)
+
+    @functools.cached_property
+    def _mean(self) -> float:
+        return self.wrong.total() / max(1, self.read.total())
 
     def misread(self, reading: str) -> float:
         """Return how many letters of a reading are expected to be wrong, in [0, 2].
@@ -82,8 +86,9 @@ class Confusions:
         It is the sum of -ln(1 - p) over its letters, where p is the share of times that a letter was read wrongly,
         drawn towards the mean of all as if each had been read 20 times at that.
         """
-        mean = self.wrong.total() / max(1, self.read.total())
-        chances = ((self.wrong[c] + _WORTH * mean) / (self.read[c] + _WORTH) for c in normalize(reading) if c.isalnum())
+        chances = (
+            (self.wrong[c] + _WORTH * self._mean) / (self.read[c] + _WORTH) for c in normalize(reading) if c.isalnum()
+        )
         return min(math.fsum(-math.log1p(-min(chance, 1 - 1e-9)) for chance in chances), _MOST_MISREAD)
 
 

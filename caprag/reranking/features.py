@@ -136,18 +136,21 @@ def candidates(
         raise ValueError(f"there are {len(hits)} hits and {len(cross)} logits; they must be as many")
     texts = [countable(hit.text) for hit in hits]
     forms = [match_form(hit.text) for hit in hits]
-    distances = [glyphs.distance(read, text) for text in texts]
+    # Rounded, so that what is equal stays so in whatever order single precision has added it up.
+    distances = [round(distance, 5) for distance in glyphs.distances([read] * len(texts), texts).tolist()]
     # Beyond what is told apart all are alike: a letter that the recognizer can't write rules nothing out.
     floor = -_MOST_MARGIN - _MOST_REFUTED
     evidence = [0.0] * len(hits) if margins is None else [max(margin, floor) for margin in margins]
     written = normalize(reading.text)
     signs = [Levenshtein.distance(written, hit.text) for hit in hits]
     order = sorted(range(len(hits)), key=lambda i: (-evidence[i], distances[i], -hits[i].edit, signs[i], hits[i].id))
+    # All candidates ask for the same few pairs.
+    often = functools.cache(frequency)
     best_bm25 = max((hit.lexical or 0.0 for hit in hits), default=0.0)
     found = []
     for i in order[:most]:
         rival = next((distances[j] for j in order if j != i and forms[j] != forms[i]), math.inf)
-        features = _compare(read, texts[i], distances[i], frequency, glyphs)
+        features = _compare(read, texts[i], distances[i], often, glyphs)
         features["gap"] = max(min(rival - distances[i], _MOST_GAP), -_MOST_GAP)
         features["dense"] = hits[i].dense or 0.0
         features["lexical"] = (hits[i].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
