@@ -60,7 +60,7 @@ def gather() -> tuple[list[Case], dict[bool, dict[str, list[str]]]]:
             for engine in ENGINES:
                 read = lines(film, engine)
                 found = list(pipeline.found_for(read, at_once=512))
-                # What was counted in films is not heard: it is they that are tested.
+                # What was counted in films makes no substitution cheap: it is they that are tested.
                 episode = Episode.of(
                     found, truth, index.frequency, sentences=len(index), known=inside, group=film,
                     glyphs=load_glyphs(FILMS),

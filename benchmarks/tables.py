@@ -247,7 +247,7 @@ def areas(result: dict[str, Any]) -> str:
     for film, by in result["areas"].items():
         name, area = min(((name, area) for name, area in by.items() if name != "confidence"), key=lambda pair: pair[1])
         own = by["confidence"]
-        lines.append([film, f"{own:.4f}", f"{area:.4f} (`{name}`)", f"{own / area:.2f}"])
+        lines.append([film, f"{own:.4f}", f"{area:.4f} (`{name}`)", f"{own / area:.2f}" if area else "-"])
     return _table(lines)
 
 

@@ -8,6 +8,8 @@ made for: those are as unlike as can be. What readers were seen to mix up can be
 from __future__ import annotations
 
 import functools
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,7 +61,7 @@ class GlyphTable:
         return GlyphTable(characters, vectors, {c: i for i, c in enumerate(characters)})
 
     def counted(self, counts: Mapping[str, int], worth: float = _WORTH) -> GlyphTable:
-        """Return the same with substitutions that are the cheaper the more often they were seen.
+        """Return the same shapes with substitutions that are the cheaper the more often they were seen.
 
         A pair that was seen n times costs worth / (worth + n) of what it costs by its shapes: the mean of that cost
         and of n sightings that cost nothing.
@@ -67,7 +69,8 @@ class GlyphTable:
         Parameters
         ----------
         counts
-            Two characters, in whatever order, to how often one was read for the other, >= 0.
+            Two characters, in whatever order, to how often one was read for the other, >= 0. They take the place of
+            what was counted before.
         worth
             Sightings that the shapes count for, > 0.
 
@@ -83,18 +86,22 @@ class GlyphTable:
         >>> round((1 - seen.similarity("幹", "乾")) / (1 - table.similarity("幹", "乾")), 3)
         0.25
         """
-        if not worth > 0:
-            raise ValueError(f"worth is {worth}; it must be above 0")
-        factors: dict[str, dict[str, float]] = {}
+        if not 0 < worth < math.inf:
+            raise ValueError(f"worth is {worth}; it must be above 0, and finite")
+        both: Counter[tuple[str, ...]] = Counter()
         for pair, count in counts.items():
             if len(pair) != 2 or count < 0:
                 raise ValueError(f"{pair!r} was seen {count} times; wanted are two characters, and 0 times or more")
-            factors.setdefault(pair[0], {})[pair[1]] = worth / (worth + count)
-            factors.setdefault(pair[1], {})[pair[0]] = worth / (worth + count)
+            both[tuple(sorted(pair))] += count
+        factors: dict[str, dict[str, float]] = {}
+        for (one, other), count in both.items():
+            factors.setdefault(one, {})[other] = factors.setdefault(other, {})[one] = worth / (worth + count)
         return replace(self, factors=factors)
 
     def similarity(self, a: str, b: str) -> float:
-        """Return how alike two characters look, in [0, 1]; 1 for equal ones only, 0 where one is unknown.
+        """Return how alike two characters look, in [0, 1]; 1 for equal ones only.
+
+        Without counts it is 0 where one is unknown.
 
         Examples
         --------

@@ -40,7 +40,7 @@ def main() -> None:
     """Count and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "caprag/reranking/confusions.json")
-    parser.add_argument("--pictures", type=int, default=1000, help="how many captions each recognizer reads")
+    parser.add_argument("--pictures", type=int, default=400, help="how many captions each recognizer reads")
     parser.add_argument("--recognizers", nargs="*", default=["rapidocr", "caprag"], help="what reads the pictures")
     parser.add_argument("--engines", nargs="+", default=["paddle", "lens"])
     parser.add_argument("--seed", type=int, default=2, help="of the pictures; not that of scripts/fit_reranker.py")
@@ -54,7 +54,12 @@ def main() -> None:
     }
     for reader in arguments.recognizers:
         sources[f"drawn, {reader}"] = Confusions.count(drawn(reader, arguments.pictures, arguments.seed))
-    provenance = {"engines": arguments.engines, "pictures": arguments.pictures, "seed": arguments.seed}
+    provenance = {
+        "engines": arguments.engines,
+        "recognizers": arguments.recognizers,
+        "pictures": arguments.pictures,
+        "seed": arguments.seed,
+    }
     save_confusions(arguments.out, sources, provenance)
     print(f"{arguments.out}: { ({name: counts.wrong.total() for name, counts in sources.items()}) }")
 

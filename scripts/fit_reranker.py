@@ -168,7 +168,9 @@ def main() -> None:
         "picture_examples": len(by_picture),
         "cases": {case: sum(e.case == case for e in examples) for case in ("snap", "keep", "neither")},
     }
-    reranker = fit_reranker(examples, episodes=episodes, risk=arguments.risk, provenance=provenance)
+    reranker = fit_reranker(
+        examples, episodes=episodes, risk=arguments.risk, seed=arguments.seed, provenance=provenance
+    )
     reranker.save(arguments.out)
     print(f"{arguments.out}: {provenance}")
 

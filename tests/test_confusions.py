@@ -14,7 +14,7 @@ from rapidfuzz.distance import Levenshtein
 
 from caprag.errors import ModelError
 from caprag.glyphs import GlyphTable
-from caprag.reranking.confusions import Confusions, load_confusions, load_glyphs, save_confusions
+from caprag.reranking.confusions import Confusions, confusion_sources, load_confusions, load_glyphs, save_confusions
 
 SEEN = {"乾幹": 6, "已矣": 2, "睛晴": 1}
 TABLE = GlyphTable.load().counted(SEEN, worth=2.0)
@@ -58,6 +58,8 @@ def test_what_was_seen_often_costs_little() -> None:
     assert TABLE.similarity("一", "好") == shapes.similarity("一", "好")
     # A character without a shape is like those that it was read for.
     assert shapes.counted({"一\U0001f600": 2}).similarity("\U0001f600", "一") == pytest.approx(0.5)
+    two_ways = shapes.counted({"乾幹": 2, "幹乾": 4}, 2.0)
+    assert two_ways.similarity("乾", "幹") == TABLE.similarity("乾", "幹")
     assert shapes.counted({}).distance("睛", "晴") == shapes.distance("睛", "晴")
 
 
@@ -73,7 +75,9 @@ def test_laws_of_the_distance_hold(a: str, b: str) -> None:
         assert row.tolist() == pytest.approx([1 - TABLE.similarity(x, y) for y in b], abs=1e-6)
 
 
-@pytest.mark.parametrize(("counts", "worth"), [({"乾": 1}, 1.0), ({"乾幹嗎": 1}, 1.0), ({"乾幹": -1}, 1.0), ({}, 0.0)])
+@pytest.mark.parametrize(
+    ("counts", "worth"), [({"乾": 1}, 1.0), ({"乾幹嗎": 1}, 1.0), ({"乾幹": -1}, 1.0), ({}, 0.0), ({}, math.inf)]
+)
 def test_what_is_no_count(counts: dict[str, int], worth: float) -> None:
     with pytest.raises(ValueError, match=r"worth|wanted are two characters"):
         GlyphTable.load().counted(counts, worth)
@@ -87,6 +91,7 @@ def test_sources_are_kept_apart(tmp_path: Path) -> None:
     both = load_confusions(path)
     assert (both.pairs, both.read, both.wrong) == ({"乾幹": 4, "已矣": 2}, {"乾": 6, "矣": 2}, {"乾": 3, "矣": 2})
     assert load_confusions(path, without=("two",)) == one
+    assert confusion_sources(path) == ("one", "two")
     assert json.loads(path.read_text(encoding="utf-8"))["provenance"] == {"engine": "x"}
 
 

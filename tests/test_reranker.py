@@ -161,7 +161,10 @@ def test_a_file_that_is_none(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("format", 1), ("line.threshold", 1.5), ("line.threshold", "0.5"), ("exact", -0.1), ("line.threshold", math.nan),
-     ("line.harmful", 3), ("line.harmful", [0.9]), ("line.lines", None), ("line.weights", {}), ("line.weights", None),
+     ("line.harmful", 3), ("line.harmful", ["x"]), ("line.harmful", [5.0]), ("uncounted", "kob"),
+     ("uncounted", [["x"]]), ("provenance", 3), ("cross_encoder", 3), ("picture.weights.trees", ""),
+     ("line.lines", math.inf), ("line.harmful", [0.9]), ("line.lines", None), ("line.weights", {}),
+     ("line.weights", None),
      ("line.weights.snap", {}), ("line.weights.keep", None), ("line.weights.snap", dict.fromkeys(FEATURES, "x")),
      ("line.weights.keep", dict.fromkeys(FEATURES, math.nan)), ("line.weights.snap", [1, 2]),
      ("line.weights.snap", dict.fromkeys(reversed(list(FEATURES)), 0.0)), ("line.weights.snap_bias", math.inf),

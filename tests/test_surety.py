@@ -74,6 +74,11 @@ def test_fitting_finds_what_tells_wrong_readings() -> None:
     assert fit_reranker(kept_readings(3000)) == reranker
 
 
+def test_unknown_sources_are_named() -> None:
+    with pytest.raises(ValueError, match=r"uncounted names 'kobb'; counted are acoptc, kob"):
+        fit_reranker(kept_readings(300), uncounted=("kobb",))
+
+
 def test_it_changes_no_answer() -> None:
     shipped = Reranker.load()
     assert shipped.surety is not None

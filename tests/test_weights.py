@@ -20,14 +20,19 @@ VALUES = st.fixed_dictionaries(dict.fromkeys(NAMES, st.floats(-100, 100)))
 STUMP = Tree(2, (1, -1, -1), (0.5, 0.0, 0.0), (1, -1, -1), (2, -1, -1), (0.0, -1.0, 1.0))
 
 
-def pictured(count: int, seed: int) -> list[Example]:
+def pictured(count: int, seed: int, noise: float = 0.0) -> list[Example]:
     """Snap where picture and edits agree, which no weighted sum can say; keep where there is no doubt."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):
         margin, edits, doubt = rng.uniform(-60, 10), rng.integers(1, 8), rng.uniform(0, 2)
         case = "snap" if (margin > -25) == (edits < 4) else "keep" if doubt < 1 else "neither"
-        features = {**dict.fromkeys(FEATURES, 0.0), "margin": margin, "edits": float(edits), "doubt": doubt}
+        if rng.random() < noise:
+            case = ("snap", "keep", "neither")[int(rng.integers(3))]
+        features = {
+            **dict.fromkeys(FEATURES, 0.0), "margin": margin, "edits": float(edits), "folded_edits": float(edits),
+            "doubt": doubt,
+        }  # fmt: skip
         rows.append(Example(features, False, case == "keep", case == "snap", number % 2 == 0, f"{number % 4}", True))
     return rows
 
@@ -61,15 +66,28 @@ def test_trees_learn_what_a_sum_can_not() -> None:
 
 def test_pictures_are_weighed_by_trees_where_they_are_many() -> None:
     texts = [replace(e, judged=False) for e in pictured(300, 5)]
-    few, many = (fit_reranker([*texts, *pictured(count, 4)]) for count in (ENOUGH_FOR_TREES // 2, ENOUGH_FOR_TREES))
+    counts = (ENOUGH_FOR_TREES // 2, ENOUGH_FOR_TREES)
+    few, many = (fit_reranker([*texts, *pictured(count, 4, 0.3)]) for count in counts)
     assert few.picture is not None
     assert many.picture is not None
     assert isinstance(few.picture.weights, Linear)
     assert isinstance(many.picture.weights, Trees)
     assert isinstance(many.line.weights, Linear)
-    # Counted by trees that were grown without the line: those it was in would harm none.
+    # Counted by trees that were grown without the line: those it was in have learnt it by heart.
     assert many.picture.lines == ENOUGH_FOR_TREES // 2
-    assert all(chance >= 0.5 for chance in many.picture.harmful)
+    same = pictured(ENOUGH_FOR_TREES, 4, 0.3)
+    own = [many.picture.probabilities(e.features or {})[0] for e in same if harmless(e)]
+    assert len(many.picture.harmful) > sum(chance >= 0.5 for chance in own)
+
+
+def harmless(example: Example) -> bool:
+    return not example.known and example.case == "keep"
+
+
+def test_what_differs_by_region_alone_is_no_picture_s_business() -> None:
+    texts, pictures = [replace(e, judged=False) for e in pictured(300, 5)], pictured(1200, 4)
+    regional = [replace(e, features={**(e.features or {}), "folded_edits": 0.0}) for e in pictured(300, 6)]
+    assert fit_reranker([*texts, *pictures, *regional]).picture == fit_reranker([*texts, *pictures]).picture
 
 
 @given(VALUES)

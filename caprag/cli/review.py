@@ -56,12 +56,12 @@ def explain(
     """Say why a reading is snapped or kept: what was found, the runner-up, and each feature's share.
 
     Each reading or picture is decided by itself. Shares are nats for the sentence against the reading; together they
-    are its log odds.
+    are its log odds. Where a reading is kept, those of the reading say how sure it is.
     """
     from caprag.cli.options import open_embedder
     from caprag.pipeline import Pipeline
     from caprag.reranking.features import FEATURES
-    from caprag.reranking.surety import ABOUT, describe
+    from caprag.reranking.surety import ABOUT
 
     pipeline = Pipeline.load(
         index, recognizer=recognizer, embedder=open_embedder(embedder), reranker=reranker, in_order=False
@@ -83,13 +83,8 @@ def explain(
         for name, share in list(pipeline.reranker.shares(caption.evidence).items())[:_SHOWN]:
             value = f" = {caption.evidence[name]:.2f}" if name in caption.evidence else ""
             typer.echo(f"  {share:+8.2f}   {name}{value}  {FEATURES.get(name, '')}")
-        surety = pipeline.reranker.surety
-        if surety is not None and caption.hit is None and caption.evidence:
-            # The decision's own word on the reading is above.
-            said = describe(caption.hypotheses[0].text, 0.5, pipeline.reranker.uncounted)
-            for name in ("misread", "gaps"):
-                share = surety.weights[name] * said[name]
-                typer.echo(f"  {share:+8.2f}   {name} = {said[name]:.2f}  {ABOUT[name]}; for the reading")
+        for name, (told, share) in pipeline.reranker.of_reading(caption).items():
+            typer.echo(f"  {share:+8.2f}   reading: {name} = {told:.2f}  {ABOUT[name]}")
 
 
 def _is_file(given: str) -> bool:

@@ -104,7 +104,6 @@ def save_confusions(
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-@functools.cache
 def load_confusions(path: str | PathLike[str] | None = None, *, without: tuple[str, ...] = ()) -> Confusions:
     """Load counts; kept for the next call, so do not write into them.
 
@@ -113,30 +112,49 @@ def load_confusions(path: str | PathLike[str] | None = None, *, without: tuple[s
     path
         A file that `save_confusions` wrote; ``None`` takes the shipped one.
     without
-        Sources that are left out, so that what was counted in a text does not help to correct it in a test.
+        Sources that are left out, so that what was counted in a text does not help to correct it in a test; names of
+        none are passed over (`confusion_sources`).
 
     Raises
     ------
     ModelError
         Where the file is missing or holds no counts of this version.
     """
-    place = _SHIPPED if path is None else Path(path)
+    return _total(_SHIPPED if path is None else Path(path), without)
+
+
+def confusion_sources(path: str | PathLike[str] | None = None) -> tuple[str, ...]:
+    """Return the names of what was counted; see `load_confusions`."""
+    return tuple(_sources(_SHIPPED if path is None else Path(path)))
+
+
+@functools.cache
+def _total(place: Path, without: tuple[str, ...]) -> Confusions:
     total = Confusions()
+    for name, counts in _sources(place).items():
+        if name not in without:
+            total.add(counts)
+    return total
+
+
+@functools.cache
+def _sources(place: Path) -> dict[str, Confusions]:
     try:
         stored = json.loads(place.read_text(encoding="utf-8"))
         if stored["format"] != FORMAT:
             raise ModelError(f"{place}: has format {stored['format']}, this caprag reads {FORMAT}; count again")
-        for name, counts in stored["sources"].items():
-            for kind, length in (("pairs", 2), ("read", 1), ("wrong", 1)):
-                if any(len(key) != length or not isinstance(n, int) or n < 1 for key, n in counts[kind].items()):
-                    raise ValueError(f"{name} has {kind} that are no counts of characters")
-            if name not in without:
-                total.add(Confusions(*(Counter(counts[kind]) for kind in ("pairs", "read", "wrong"))))
+        return {name: _counts(name, counts) for name, counts in stored["sources"].items()}
     except OSError as error:
         raise ModelError(f"{place}: can't be read ({error.strerror}); name a file of counts") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"{place}: holds no counts ({error}); count again") from error
-    return total
+
+
+def _counts(name: str, stored: Mapping[str, Mapping[str, int]]) -> Confusions:
+    for kind, length in (("pairs", 2), ("read", 1), ("wrong", 1)):
+        if any(len(key) != length or type(n) is not int or n < 1 for key, n in stored[kind].items()):
+            raise ValueError(f"{name} has {kind} that are no counts of characters")
+    return Confusions(*(Counter(stored[kind]) for kind in ("pairs", "read", "wrong")))
 
 
 @functools.cache

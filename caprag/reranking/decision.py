@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +38,11 @@ class Decision(Generic[W_co]):
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}; it must lie in [0, 1]")
+        ordered = all(one >= two for one, two in itertools.pairwise((1.0, *self.harmful, 0.5)))
+        if type(self.lines) is not int or not ordered:
+            raise ValueError(
+                f"lines is {self.lines!r} and harmful {self.harmful}; wanted are a count, and falling chances"
+            )
         if self.lines < len(self.harmful):
             raise ValueError(f"lines is {self.lines}, and {len(self.harmful)} of them are harmful; fit it again")
 

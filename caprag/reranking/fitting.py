@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from caprag.reranking.confusions import confusion_sources
 from caprag.reranking.decision import Decision
 from caprag.reranking.examples import Episode, Example
 from caprag.reranking.features import FEATURES, IN_ORDER
@@ -63,7 +64,8 @@ def fit_reranker(
         trees.
     uncounted
         Sources of counted misreadings that must not be heard (`caprag.reranking.confusions`): what a test is made of.
-        An example's own group never is.
+        For how sure kept readings are an example's own group never is. What the examples themselves were described
+        with is their maker's business (`Episode.of`).
     provenance
         What the examples are, stored with the weights.
 
@@ -80,26 +82,28 @@ def fit_reranker(
     MissingDependencyError
         Where scikit-learn is not installed.
     """
+    if unknown := sorted(set(uncounted) - set(confusion_sources())):
+        raise ValueError(f"uncounted names {unknown[0]!r}; counted are {', '.join(confusion_sources())}")
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; it must be above 0")
     exact = [e.candidate_right for e in examples if e.exact]
-    judged = [example for example in examples if example.judged]
+    # As they are decided: what differs from a sentence by region alone is weighed as a text.
+    judged = [example for example in examples if example.judged and not _regional(example)]
     read = [example for example in examples if not example.judged]
     # Where there are too few of a kind, both have the weights of all.
     apart = shows_all(judged) and shows_all(read)
     summed = partial(fit_linear, names=FEATURES, penalty=penalty)
-    line = _fit_decision(read if apart else examples, summed, risk)
+    line, by_line = _fit_decision(read if apart else examples, summed, risk)
     picture: Decision[Linear | Trees] | None = None
     if apart and len(judged) >= ENOUGH_FOR_TREES:
-        picture = _fit_decision(judged, partial(fit_trees, names=FEATURES, seed=seed), risk)
+        picture, _ = _fit_decision(judged, partial(fit_trees, names=FEATURES, seed=seed), risk)
     elif apart:
-        picture = _fit_decision(judged, summed, risk)
+        picture, _ = _fit_decision(judged, summed, risk)
     blank = [example.reading_right for example in read if example.features is None]
     alone = Reranker(
         line, (sum(exact) + 1) / (len(exact) + 2), picture=picture, unmatched=(sum(blank) + 1) / (len(blank) + 2),
         uncounted=tuple(uncounted), provenance=dict(provenance or {}),
     )  # fmt: skip
-    by_line = [(example, line) for example in read]
     if not episodes:
         return replace(alone, surety=fit_surety(by_line, uncounted))
     whole, _ = _listening(alone, episodes, penalty, seed)
@@ -137,13 +141,19 @@ def _listening(
     return replace(alone, order=InOrder(model, Decision(fit_linear(told, IN_ORDER, penalty)))), told
 
 
-def _fit_decision(examples: Sequence[Example], fit: Callable[[Sequence[Example]], W], risk: float) -> Decision[W]:
-    """Fit weights, and count what they would harm."""
+def _regional(example: Example) -> bool:
+    return example.features is not None and not example.exact and example.features["folded_edits"] == 0
+
+
+def _fit_decision(
+    examples: Sequence[Example], fit: Callable[[Sequence[Example]], W], risk: float
+) -> tuple[Decision[W], list[tuple[Example, Decision[W]]]]:
+    """Fit weights, and count what they would harm; also return each example with weights fitted without it."""
     if not 0 < risk < 1:
         raise ValueError(f"risk is {risk}; it must lie between 0 and 1")
     decision = Decision(fit(examples))
     groups = [example.group for example in examples]
-    if len(set(groups)) < 2:
+    if not all(shows_all([e for e in examples if e.group != group]) for group in set(groups)):
         groups = [str(place % _FOLDS) for place in range(len(examples))]
     judged: list[tuple[Example, Decision[W]]] = []
     for group in sorted(set(groups)):
@@ -151,7 +161,7 @@ def _fit_decision(examples: Sequence[Example], fit: Callable[[Sequence[Example]]
         others = [example for example, one in zip(examples, groups, strict=True) if one != group]
         fitted = Decision(fit(others)) if shows_all(others) else decision
         judged += [(example, fitted) for example in inside]
-    return counted(decision, judged, risk)
+    return counted(decision, judged, risk), judged
 
 
 def counted(decision: Decision[W], judged: Sequence[tuple[Example, Decision[W]]], risk: float) -> Decision[W]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def fit_trees(examples: Sequence[Example], names: Collection[str], seed: int) ->
     Parameters
     ----------
     examples
-        Of all three cases, a thousand at least.
+        Of all three cases.
     names
         Of their features, in order.
     seed
@@ -102,6 +102,17 @@ def fit_trees(examples: Sequence[Example], names: Collection[str], seed: int) ->
     return Trees(tuple(names), tuple(prior.tolist()), trees)
 
 
+def kept_readings(
+    weighed: Iterable[tuple[Example, Decision[Linear | Trees]]],
+) -> Iterator[tuple[Example, float]]:
+    """Yield the examples that are kept, each with the probability of its reading; neither exact ones nor pictures."""
+    for example, decision in weighed:
+        if example.features is not None and not example.exact and not example.judged:
+            snap, keep = decision.probabilities(example.features)
+            if snap < decision.threshold:
+                yield example, keep
+
+
 def fit_surety(
     weighed: Sequence[tuple[Example, Decision[Linear | Trees]]], uncounted: Sequence[str] = ()
 ) -> Surety | None:
@@ -110,8 +121,8 @@ def fit_surety(
     Parameters
     ----------
     weighed
-        Examples, each with the decision that it is judged by; those that are snapped are passed over, and those of
-        pictures.
+        Examples, each with the decision that it is judged by: one fitted without it. Those that are snapped are passed
+        over, exact ones, those without a candidate, and pictures.
     uncounted
         Sources of counts that are not heard; beside them none hears the source that has its group's name.
 
@@ -127,14 +138,10 @@ def fit_surety(
     """
     linear: Any = require("sklearn.linear_model", "train")
     rows, right = [], []
-    for example, decision in weighed:
-        if example.features is None or example.exact or example.judged:
-            continue
-        snap, keep = decision.probabilities(example.features)
-        if snap < decision.threshold:
-            unheard = tuple(sorted({*uncounted, example.group}))
-            rows.append(list(describe(example.reading, keep, unheard).values()))
-            right.append(example.reading_right)
+    for example, keep in kept_readings(weighed):
+        unheard = tuple(sorted({*uncounted, example.group}))
+        rows.append(list(describe(example.reading, keep, unheard).values()))
+        right.append(example.reading_right)
     if len(set(right)) < 2:
         return None
     model = linear.LogisticRegression(C=1.0, max_iter=5000).fit(np.array(rows), right)

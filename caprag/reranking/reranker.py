@@ -25,7 +25,7 @@ from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.decision import Decision
 from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, candidates
 from caprag.reranking.story import MOST, StoryModel
-from caprag.reranking.surety import Surety
+from caprag.reranking.surety import Surety, describe
 from caprag.reranking.weights import Linear, Trees, W
 from caprag.text import countable
 from caprag.types import Caption, Hit, Hypothesis
@@ -134,12 +134,18 @@ class Reranker:
         for decision in (self.line, self.picture):
             if decision is not None:
                 decision.weights.check(FEATURES)
+        texts = (self.cross_encoder, *self.uncounted)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.provenance, Mapping):
+            raise TypeError(f"cross_encoder and uncounted are {texts}; wanted are texts, and a provenance by name")
         for name, chance in (("exact", self.exact), ("unmatched", self.unmatched)):
             if not 0 <= chance <= 1:
                 raise ValueError(f"{name} is {chance}; it must lie in [0, 1]")
 
     def at_risk(self, risk: float) -> Reranker:
-        """Return the same with thresholds for a risk; see `Decision.at_risk`."""
+        """Return the same with thresholds for a risk; see `Decision.at_risk`.
+
+        What is a sentence but for characters of another region is not counted for pictures: it is weighed as a text.
+        """
         order = None if self.order is None else replace(self.order, decision=self.order.decision.at_risk(risk))
         picture = None if self.picture is None else self.picture.at_risk(risk)
         return replace(self, line=self.line.at_risk(risk), picture=picture, order=order)
@@ -186,13 +192,13 @@ class Reranker:
                 line=_line(stored.pop("line")),
                 picture=None if picture is None else _picture(picture),
                 surety=None if surety is None else Surety(**surety),
-                uncounted=tuple(stored.pop("uncounted")),
+                uncounted=_names(stored.pop("uncounted")),
                 order=None if order is None else InOrder(_model(order["model"]), _line(order["decision"])),
                 **stored,
             )
         except OSError as error:
             raise ModelError(f"{place}: can't be read ({error.strerror}); name a reranker's file") from error
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise ModelError(f"{place}: is no reranker ({error}); fit it again") from error
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -391,11 +397,32 @@ class Reranker:
             told[name] = told.get(name, 0.0) + by_snap * snap + by_keep * keep
         return dict(sorted(told.items(), key=lambda item: (-abs(item[1]), item[0])))
 
+    def of_reading(self, caption: Caption) -> dict[str, tuple[float, float]]:
+        """Say what makes a reading sure that was kept by its text alone; nothing for others.
+
+        Returns
+        -------
+        dict
+            Name to value and to nats, those of `caprag.reranking.surety.ABOUT`.
+        """
+        evidence = caption.evidence
+        if self.surety is None or caption.hit is not None or not evidence or evidence["doubt"] or evidence["margin"]:
+            return {}
+        keep = self.line.probabilities({name: evidence[name] for name in FEATURES})[1]
+        said = describe(caption.hypotheses[0].text, keep, self.uncounted)
+        return {name: (value, self.surety.weights[name] * value) for name, value in said.items()}
+
 
 def _checked(found: Found) -> tuple[Hypothesis, ...]:
     if not found.hypotheses:
         raise ValueError("a picture has no hypothesis; an empty text is one too")
     return tuple(found.hypotheses)
+
+
+def _names(stored: object) -> tuple[str, ...]:
+    if not isinstance(stored, list):
+        raise TypeError(f"uncounted is {stored!r}; wanted is a list of names")
+    return tuple(stored)
 
 
 def _decision(stored: Mapping[str, Any], weights: W) -> Decision[W]:

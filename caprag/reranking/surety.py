@@ -46,6 +46,11 @@ class Surety:
         if not all(map(math.isfinite, (self.bias, *self.weights.values()))):
             raise ValueError("a weight or the bias is not finite; fit it again")
 
+    def log_odds(self, reading: str, keep: float, uncounted: tuple[str, ...] = ()) -> float:
+        """Return ln(p / (1 - p)) of what `confidence` returns, in nats."""
+        said = describe(reading, keep, uncounted)
+        return self.bias + sum(self.weights[name] * value for name, value in said.items())
+
     def confidence(self, reading: str, keep: float, uncounted: tuple[str, ...] = ()) -> float:
         """Return the probability that a reading is right.
 
@@ -58,8 +63,7 @@ class Surety:
         uncounted
             Sources of counts that are not heard; see `caprag.reranking.confusions.load_confusions`.
         """
-        said = describe(reading, keep, uncounted)
-        odds = self.bias + sum(self.weights[name] * value for name, value in said.items())
+        odds = self.log_odds(reading, keep, uncounted)
         return 1 / (1 + math.exp(-max(min(odds, 700.0), -700.0)))
 
 

@@ -129,6 +129,8 @@ class Trees:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Trees:
         """Return what `dataclasses.asdict` made of trees, after a way through JSON."""
+        if not isinstance(stored["trees"], list):
+            raise TypeError(f"trees is a {type(stored['trees']).__name__}; wanted is a list")
         trees: Iterable[dict[str, Any]] = (
             {name: tuple(value) if isinstance(value, list) else value for name, value in tree.items()}
             for tree in stored["trees"]

@@ -23,10 +23,13 @@ from caprag.errors import CapragError, CorpusError, require
 from caprag.pipeline import Pipeline
 from caprag.progress import progress_bar
 from caprag.reranking import Episode, Found, Reranker, fit_reranker
+from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.cross_encoder import CrossEncoderScorer, load_cross_encoder
 from caprag.reranking.decision import Decision
 from caprag.reranking.examples import Example
 from caprag.reranking.fitting import counted, listener
+from caprag.reranking.learners import kept_readings
+from caprag.reranking.surety import Surety
 from caprag.reranking.weights import CASES, Linear
 from caprag.retrieval import Index
 from caprag.text import countable
@@ -154,7 +157,7 @@ def train_reranker(
     described: list[Episode] = []
     with progress_bar(count, "look up", " readings", show=progress) as bar:
         for number, pairs in enumerate(episodes):
-            described += _episodes(pairs, index, k, str(number), cross_encoder)
+            described += _episodes(pairs, index, k, str(number), cross_encoder, start.uncounted)
             bar.update(len(pairs))
     examples = [example for episode in described for example in episode.line_examples()]
     if len(episodes) == 1:
@@ -164,14 +167,21 @@ def train_reranker(
         raise ValueError("there are no readings; give at least one episode")
     about = {"readings": count, "episodes": len(episodes), "corpus_sentences": len(index)}
     if about["readings"] >= ENOUGH:
-        fitted = fit_reranker(examples, episodes=described, risk=risk, provenance=about)
+        fitted = fit_reranker(
+            examples, episodes=described, risk=risk, uncounted=start.uncounted, provenance=about
+        )  # fmt: skip
         line = _with_unseen(fitted.line, start.line, examples)
         return replace(fitted, line=line, picture=start.picture, cross_encoder=name)
     return _moved(start, examples, described, risk, {**about, "base": dict(start.provenance)})
 
 
 def _episodes(
-    pairs: Sequence[Pair], index: Index, k: int, group: str, cross_encoder: CrossEncoderScorer | None
+    pairs: Sequence[Pair],
+    index: Index,
+    k: int,
+    group: str,
+    cross_encoder: CrossEncoderScorer | None,
+    uncounted: tuple[str, ...],
 ) -> Iterator[Episode]:
     """Describe an episode as it is found, and as if the corpus lacked its sentences."""
     pipeline = Pipeline(index, reranker=listener(), k=k)
@@ -180,7 +190,9 @@ def _episodes(
     for known in (True, False):
         found = pipeline.found_for([pair.read for pair in pairs], at_once=_AT_ONCE, without=() if known else own)
         told = [one if cross_encoder is None else _told(cross_encoder, one) for one in found]
-        yield Episode.of(told, truths, index.frequency, sentences=len(index), known=known, group=group)
+        yield Episode.of(
+            told, truths, index.frequency, sentences=len(index), known=known, group=group, glyphs=load_glyphs(uncounted)
+        )  # fmt: skip
 
 
 def _told(cross_encoder: CrossEncoderScorer, found: Found) -> Found:
@@ -205,10 +217,29 @@ def _moved(
 ) -> Reranker:
     line = _moved_decision(start.line, examples, risk)
     moved = replace(start, line=line, provenance=about)
-    if start.order is None:
-        return moved
-    told = [example for episode in episodes for example in episode.examples(moved)]
-    return replace(moved, order=replace(start.order, decision=_moved_decision(start.order.decision, told, risk)))
+    weighed = [(example, line) for example in examples]
+    if start.order is not None:
+        told = [example for episode in episodes for example in episode.examples(moved)]
+        decision = _moved_decision(start.order.decision, told, risk)
+        moved = replace(moved, order=replace(start.order, decision=decision))
+        weighed += [(example, decision) for example in told]
+    return replace(moved, surety=None if start.surety is None else _moved_surety(start, start.surety, weighed))
+
+
+def _moved_surety(start: Reranker, surety: Surety, weighed: Sequence[tuple[Example, Decision[Linear]]]) -> Surety:
+    """Shift how sure kept readings are to how often these are right."""
+    optimize: Any = require("scipy.optimize", "train")
+    kept = [(example, sure) for example, sure in kept_readings(weighed)]
+    if not kept:
+        return surety
+    odds = np.array([surety.log_odds(example.reading, sure, start.uncounted) for example, sure in kept])
+    right = np.array([example.reading_right for example, _ in kept])
+
+    def loss(shift: float) -> float:
+        return float(np.logaddexp(0, np.where(right, -1, 1) * (odds + shift)).sum() + 0.5 * _PULL * shift**2)
+
+    found = optimize.minimize_scalar(loss, bounds=(-20, 20), method="bounded")
+    return replace(surety, bias=surety.bias + float(found.x))
 
 
 def _moved_decision(decision: Decision[Linear], examples: Sequence[Example], risk: float) -> Decision[Linear]:
