@@ -221,6 +221,7 @@ def _stray(read: str, text: str, places: Sequence[int]) -> int:
     return sum(_script(read[place]) not in scripts for place in places)
 
 
+@functools.lru_cache(maxsize=4096)
 def _script(character: str) -> str:
     # A name such as "CJK UNIFIED IDEOGRAPH-4E00" or "LATIN SMALL LETTER A" begins with the script.
     return "DIGIT" if character.isdigit() else unicodedata.name(character, "").partition(" ")[0]
