@@ -150,8 +150,8 @@ def main() -> None:
                 print(json.dumps(rows[-1]), flush=True)
     # What another run measured of other readers stays.
     before = RESULTS / f"{arguments.name}.json"
-    known = json.loads(before.read_text(encoding="utf-8"))["rows"] if before.exists() else []
-    rows = [row for row in known if row["reader"] not in arguments.readers] + rows
+    others = json.loads(before.read_text(encoding="utf-8"))["rows"] if before.exists() else []
+    rows = [row for row in others if row["reader"] not in arguments.readers] + rows
     print(write(arguments.name, {"rows": rows}))
 
 

@@ -61,7 +61,8 @@ def main() -> None:
         "seed": arguments.seed,
     }
     save_confusions(arguments.out, sources, provenance)
-    print(f"{arguments.out}: { ({name: counts.wrong.total() for name, counts in sources.items()}) }")
+    wrong = {name: counts.wrong.total() for name, counts in sources.items()}
+    print(f"{arguments.out}: {wrong}")
 
 
 if __name__ == "__main__":

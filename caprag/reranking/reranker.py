@@ -160,8 +160,7 @@ class Reranker:
 
     def weighed_by(self, evidence: Mapping[str, float]) -> Decision[Linear | Trees]:
         """Return the weights that a caption's evidence was weighed by without its neighbours."""
-        # Evidence does not say whether there was a picture; only a picture's has doubt, or a margin.
-        return self._weights(evidence, judged=bool(evidence["doubt"] or evidence["margin"])) if evidence else self.line
+        return self._weights(evidence, judged=_by_picture(evidence)) if evidence else self.line
 
     def _weights(self, features: Mapping[str, float], *, judged: bool) -> Decision[Linear | Trees]:
         pictured = judged and features["folded_edits"] > 0
@@ -406,11 +405,16 @@ class Reranker:
             Name to value and to nats, those of `caprag.reranking.surety.ABOUT`.
         """
         evidence = caption.evidence
-        if self.surety is None or caption.hit is not None or not evidence or evidence["doubt"] or evidence["margin"]:
+        if self.surety is None or caption.hit is not None or not evidence or _by_picture(evidence):
             return {}
         keep = self.line.probabilities({name: evidence[name] for name in FEATURES})[1]
         said = describe(caption.hypotheses[0].text, keep, self.uncounted)
         return {name: (value, self.surety.weights[name] * value) for name, value in said.items()}
+
+
+def _by_picture(evidence: Mapping[str, float]) -> bool:
+    # Evidence does not say whether there was a picture; only a picture's has doubt, or a margin.
+    return bool(evidence["doubt"] or evidence["margin"])
 
 
 def _checked(found: Found) -> tuple[Hypothesis, ...]:
