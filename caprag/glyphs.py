@@ -8,6 +8,7 @@ made for: those are as unlike as can be. What readers were seen to mix up can be
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -179,41 +180,41 @@ class GlyphTable:
         return distances
 
     def _distances(self, a: Sequence[str], b: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the distance of pairs of which some text has a character."""
         rows, columns = _codes(a), _codes(b)
         ours, row_places = np.unique(rows, return_inverse=True)
         theirs, column_places = np.unique(columns, return_inverse=True)
-        costs = self.substitutions("".join(map(chr, ours)), "".join(map(chr, theirs)))
-        row_places, column_places = row_places.reshape(rows.shape), column_places.reshape(columns.shape)
-        lengths = np.array([len(text) for text in a])
-        ends = np.array([len(text) for text in b])
-        steps = np.arange(columns.shape[1] + 1, dtype=np.float32)
-        current = np.broadcast_to(steps, (len(a), len(steps))).copy()
-        result = np.array(ends, np.float32)
-        for i in range(rows.shape[1]):
-            previous, current = current, np.empty_like(current)
-            current[:, 0] = i + 1
-            swapped = previous[:, :-1] + costs[row_places[:, i][:, None], column_places]
-            np.minimum(swapped, previous[:, 1:] + 1.0, out=current[:, 1:])
-            # What is inserted along a row costs 1 each: the running minimum of all ways that end in insertions.
-            current -= steps
-            np.minimum.accumulate(current, axis=1, out=current)
-            current += steps
-            done = np.flatnonzero(lengths == i + 1)
-            result[done] = current[done, ends[done]]
+        costs = self.substitutions("".join(map(chr, ours)), "".join(map(chr, theirs))).ravel()
+        # Where a pair of characters lies in them; characters by row, so that what is added up lies side by side.
+        row_places, column_places = row_places.reshape(rows.shape) * len(theirs), column_places.reshape(columns.shape)
+        lengths, ends = (np.array(list(map(len, texts))) for texts in (a, b))
+        current = np.repeat(np.arange(len(columns) + 1, dtype=np.float32)[:, None], len(a), 1)
+        result: npt.NDArray[np.float32] = current[ends, np.arange(len(a))]
+        for i, places in enumerate(row_places, 1):
+            swapped = current[:-1] + costs[places + column_places]
+            current += 1.0
+            np.minimum(current[1:], swapped, out=current[1:])
+            for before, now in itertools.pairwise(current):
+                np.minimum(now, before + 1.0, out=now)
+            done = np.flatnonzero(lengths == i)
+            result[done] = current[ends[done], done]
         return result
 
     def substitutions(self, a: str, b: str) -> npt.NDArray[np.float32]:
         """Return what it costs to read each character of `b` for each of `a`: shape (len(a), len(b)), in [0, 1]."""
         rows, columns = ([self.index.get(c, -1) for c in text] for text in (a, b))
-        costs = 1.0 - np.clip(self.vectors[rows] @ self.vectors[columns].T, 0.0, _MOST_ALIKE)
+        costs: npt.NDArray[np.float32] = self.vectors[rows] @ self.vectors[columns].T
+        np.subtract(1.0, np.clip(costs, 0.0, _MOST_ALIKE, out=costs), out=costs)
         costs[np.equal(rows, -1)] = 1.0
         costs[:, np.equal(columns, -1)] = 1.0
-        seen = set(b) if self.factors else set()
+        seen: dict[str, list[int]] = {}
+        for place, c in enumerate(b):
+            seen.setdefault(c, []).append(place)
         for row, c in zip(costs, a, strict=True):
-            for d in self.factors.get(c, {}).keys() & seen:
-                row[[place for place, other in enumerate(b) if other == d]] *= self.factors[c][d]
-        costs[np.equal.outer([ord(c) for c in a], [ord(c) for c in b])] = 0.0
-        return np.asarray(costs, np.float32)
+            row[seen.get(c, [])] = 0.0
+            for other in self.factors.get(c, {}).keys() & seen.keys():
+                row[seen[other]] *= self.factors[c][other]
+        return costs
 
     def neighbours(self, characters: Sequence[str], k: int) -> dict[str, list[str]]:
         """Return for each known character the `k` others among `characters` that look most like it, best first."""
@@ -231,9 +232,9 @@ class GlyphTable:
         return found
 
 
-def _codes(texts: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the code points of texts, filled up with 0: shape (len(texts), longest)."""
-    codes = np.zeros((len(texts), max(map(len, texts), default=0)), np.int64)
-    for row, text in zip(codes, texts, strict=True):
-        row[: len(text)] = list(map(ord, text))
-    return codes
+def _codes(texts: Sequence[str]) -> npt.NDArray[np.uint32]:
+    """Return the code points of texts, filled up with 0: shape (longest, len(texts))."""
+    longest = max(map(len, texts), default=0)
+    filled = "".join(text.ljust(longest, "\0") for text in texts)
+    codes = np.frombuffer(filled.encode("utf-32-le", "surrogatepass"), "<u4")
+    return np.ascontiguousarray(codes.reshape(len(texts), longest).T)

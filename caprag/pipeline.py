@@ -21,7 +21,7 @@ from caprag.reranking.cross_encoder import load_cross_encoder
 from caprag.reranking.marks import with_marks_of
 from caprag.reranking.parts import Parts
 from caprag.retrieval import Index
-from caprag.text import countable
+from caprag.text import countable, match_forms
 from caprag.types import Caption, Embedder, Hit, Hypothesis, Recognizer
 
 if TYPE_CHECKING:
@@ -347,12 +347,20 @@ class Pipeline:
             pairs = {
                 ids: texts for ids, texts in pairs.items() if not any(countable(text) in without for text in texts)
             }
+        texts = {text for row in pairs.values() for text in row}
+        texts.update(hit.text for row, may in zip(hits, open_, strict=True) if may for hit in row)
+        forms = dict(zip(texts, match_forms(list(texts)), strict=True))
         beside: dict[int, list[tuple[int, int]]] = {}
         for pair in pairs:
             for number in pair:
                 beside.setdefault(number, []).append(pair)
         return [
-            [*joins.joined(read, found, {p: pairs[p] for hit in found for p in beside.get(hit.id, ())}), *found]
+            [
+                *joins.joined(
+                    read, found, {p: pairs[p] for hit in found for p in beside.get(hit.id, ())}, forms.__getitem__
+                ),
+                *found,
+            ]
             if may else found
             for read, found, may in zip(readings, hits, open_, strict=True)
         ]  # fmt: skip
@@ -439,9 +447,10 @@ class Pipeline:
             captions = self.reranker.rerank_in_order(noted(), frequency, max(1, len(self.index)))
         else:
             captions = (
-                caption for one in noted()
+                caption for several in _batches(noted(), at_once)
                 for caption in self.reranker.rerank_batch(
-                    [one.hypotheses], [one.hits], frequency, [one.margins], [one.cross]
+                    [one.hypotheses for one in several], [one.hits for one in several], frequency,
+                    [one.margins for one in several], [one.cross for one in several],
                 )
             )  # fmt: skip
         if not self._parts:

@@ -61,6 +61,9 @@ def normalize(text: str) -> str:
     >>> normalize("　ＯＫ啦！\\u200b \\t好")
     'OK啦! 好'
     """
+    # Most texts are in their written form but for spaces: what is printable has no white space of any other kind.
+    if text.isprintable() and "  " not in text and unicodedata.is_normalized("NFKC", text):
+        return text.strip()
     text = _LINE_BREAKS.sub("\n", unicodedata.normalize("NFKC", text))
     # A line break is kept, and says nothing of the rest.
     if not text.replace("\n", "").isprintable():
@@ -149,11 +152,11 @@ def countable(text: str, characters: Characters = "letters") -> str:
     >>> countable("嗯… 3 點，OK？")
     '嗯3點OK'
     """
+    if characters == "letters":
+        text = normalize(text)
+        return text if text.isalnum() else unicodedata.normalize("NFC", _NOT_LETTERS.sub("", text))
     check_characters(characters)
-    text = normalize(text)
-    if characters == "all":
-        return unicodedata.normalize("NFC", "".join(text.split()))
-    return unicodedata.normalize("NFC", _NOT_LETTERS.sub("", text))
+    return unicodedata.normalize("NFC", "".join(normalize(text).split()))
 
 
 def check_characters(characters: str) -> None:

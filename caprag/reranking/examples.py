@@ -11,7 +11,7 @@ import numpy as np
 from caprag.glyphs import GlyphTable
 from caprag.reranking.chooser import Chooser, Places
 from caprag.reranking.confusions import load_glyphs
-from caprag.reranking.features import Candidate, candidates
+from caprag.reranking.features import Candidate, candidates_batch
 from caprag.reranking.reranker import Found, Reranker
 from caprag.reranking.story import Place
 from caprag.text import countable
@@ -128,10 +128,11 @@ class Episode:
             What looks alike; ``None`` takes all that was counted (`caprag.reranking.confusions.load_glyphs`).
         """
         glyphs = glyphs or load_glyphs()
-        described = [
-            candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins, cross=one.cross) for one in found
-        ]
         readings = [one.hypotheses[0] for one in found]
+        described = candidates_batch(
+            readings, [one.hits for one in found], frequency, glyphs, [one.margins for one in found],
+            cross=[one.cross for one in found],
+        )  # fmt: skip
         return cls(readings, truths, described, [one.places for one in found], sentences, known, group)
 
     def shuffled(self, seed: int) -> Episode:

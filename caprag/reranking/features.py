@@ -10,6 +10,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from rapidfuzz.distance import Levenshtein
 
@@ -51,6 +52,9 @@ IN_ORDER: Mapping[str, str] = {
 }
 """Name and meaning of what speaks for a sentence among its neighbours."""
 
+_FAR = 0.5
+_LIKELIEST = 2
+"""Glyph distance a letter beyond which a sentence is passed over that is not among the likeliest."""
 _MOST_EDITS = 8.0
 _MOST_RATE = 2.0
 # Dirt is read as a letter or two; a reading full of them is another text.
@@ -87,70 +91,114 @@ class Candidate:
     judged: bool = False
 
 
-def candidates(
-    reading: Hypothesis,
-    hits: Sequence[Hit],
+def candidates_batch(
+    readings: Sequence[Hypothesis],
+    hits: Sequence[Sequence[Hit]],
     frequency: Callable[[str], int],
     glyphs: GlyphTable,
-    margins: Sequence[float] | None = None,
+    margins: Sequence[Sequence[float] | None] | None = None,
     *,
-    cross: Sequence[float] | None = None,
+    cross: Sequence[Sequence[float] | None] | None = None,
     most: int | None = None,
-) -> list[Candidate]:
-    """Describe the sentences that a reading may stand for.
+) -> list[list[Candidate]]:
+    """Describe the sentences that readings may stand for; of many together each takes a fraction of the time.
 
     Parameters
     ----------
-    reading
+    readings
         What was read, with its log-probability.
     hits
-        What retrieval found for it.
+        What retrieval found for each.
     frequency
         Number of sentences in the corpus that hold a pair of characters in the matching form.
     glyphs
         The shapes of characters.
     margins
-        For each hit, ln p(hit | picture) - ln p(reading | picture) in nats; ``None`` without a picture.
+        For each reading and hit, ln p(hit | picture) - ln p(reading | picture) in nats; ``None`` without a picture.
     cross
-        For each hit a cross-encoder's logit for the reading and it; ``None`` without one.
+        For each reading and hit a cross-encoder's logit; ``None`` without one.
     most
-        Describe so many at most, >= 1; ``None`` for all.
+        Describe so many a reading at most, >= 1; ``None`` for all.
 
     Returns
     -------
-    list of Candidate
-        The likeliest first: the hit with the greatest margin, or without a picture the one at the smallest glyph
-        distance, of several the one whose written form is nearest. Empty without a letter or digit in the reading.
+    list of list of Candidate
+        For each reading the likeliest first: the hit with the greatest margin, or without a picture the one at the
+        smallest glyph distance, of several the one whose written form is nearest. Without a picture, what differs from
+        the reading in more than half of the letters is passed over, but for the likeliest two. Empty without a letter
+        or digit in the reading.
 
     Raises
     ------
     ValueError
-        Where there are not as many margins or logits as hits.
+        Where there are not as many lists as readings, or margins or logits as hits.
     """
-    read = countable(reading.text)
-    if not read or not hits:
-        return []
-    if margins is not None and len(margins) != len(hits):
-        raise ValueError(f"there are {len(hits)} hits and {len(margins)} margins; they must be as many")
-    if cross is not None and len(cross) != len(hits):
-        raise ValueError(f"there are {len(hits)} hits and {len(cross)} logits; they must be as many")
-    texts = [countable(hit.text) for hit in hits]
-    forms = [match_form(hit.text) for hit in hits]
+    unknown = [None] * len(readings)
+    margins, cross = margins or unknown, cross or unknown
+    if not len(readings) == len(hits) == len(margins) == len(cross):
+        raise ValueError(f"there are {len(readings)} readings and {len(hits)} lists of hits; they must be as many")
+    for row, judged, told in zip(hits, margins, cross, strict=True):
+        for kind, numbers in (("margins", judged), ("logits", told)):
+            if numbers is not None and len(numbers) != len(row):
+                raise ValueError(f"there are {len(row)} hits and {len(numbers)} {kind}; they must be as many")
+    reads = [countable(reading.text) for reading in readings]
+    texts = [[countable(hit.text) for hit in row] if read else [] for read, row in zip(reads, hits, strict=True)]
+    told_apart = glyphs.distances(
+        [read for read, row in zip(reads, texts, strict=True) for _ in row], [text for row in texts for text in row]
+    )
     # Rounded, so that what is equal stays so in whatever order single precision has added it up.
-    distances = [round(distance, 5) for distance in glyphs.distances([read] * len(texts), texts).tolist()]
+    distances = iter([round(distance, 5) for distance in told_apart.tolist()])
+    # All candidates ask for the same few pairs.
+    often = functools.cache(frequency)
+    return [
+        _described(
+            reading, read, row, [next(distances) for _ in row], hits[i], often, glyphs, margins[i], cross[i], most
+        )
+        for i, (reading, read, row) in enumerate(zip(readings, reads, texts, strict=True))
+    ]
+
+
+def best_candidate(
+    reading: Hypothesis,
+    hits: Sequence[Hit],
+    frequency: Callable[[str], int],
+    glyphs: GlyphTable,
+    margins: Sequence[float] | None = None,
+) -> Candidate | None:
+    """Describe the sentence that a reading most likely stands for; see `candidates_batch`.
+
+    Returns
+    -------
+    Candidate or None
+        The first of the candidates; ``None`` where there is none.
+    """
+    return next(iter(candidates_batch([reading], [hits], frequency, glyphs, [margins], most=1)[0]), None)
+
+
+def _described(
+    reading: Hypothesis, read: str, texts: Sequence[str], distances: Sequence[float], hits: Sequence[Hit],
+    frequency: Callable[[str], int], glyphs: GlyphTable, margins: Sequence[float] | None,
+    cross: Sequence[float] | None, most: int | None,
+) -> list[Candidate]:  # fmt: skip
+    """Describe the candidates of one reading, whose texts, and whose glyph distances, are known."""
+    if not texts:
+        return []
+    form, forms = match_form(read), [match_form(text) for text in texts]
     # Beyond what is told apart all are alike: a letter that the recognizer can't write rules nothing out.
     floor = -_MOST_MARGIN - _MOST_REFUTED
     evidence = [0.0] * len(hits) if margins is None else [max(margin, floor) for margin in margins]
     written = normalize(reading.text)
     signs = [Levenshtein.distance(written, hit.text) for hit in hits]
     order = sorted(range(len(hits)), key=lambda i: (-evidence[i], distances[i], -hits[i].edit, signs[i], hits[i].id))
-    # All candidates ask for the same few pairs.
-    often = functools.cache(frequency)
     best_bm25 = max((hit.lexical or 0.0 for hit in hits), default=0.0)
     found = []
-    for i in order[:most]:
+    for rank, i in enumerate(order[:most]):
+        if margins is None and rank >= _LIKELIEST and distances[i] > _FAR * max(len(read), len(texts[i])):
+            continue
         rival = next((distances[j] for j in order if j != i and forms[j] != forms[i]), math.inf)
-        features = _compare(read, texts[i], distances[i], often, glyphs)
+        features = _compare(read, texts[i], form, forms[i], frequency, glyphs)
+        features["glyph_distance"] = min(distances[i], _MOST_EDITS)
+        features["glyph_rate"] = min(distances[i] / len(read), _MOST_RATE)
         features["gap"] = max(min(rival - distances[i], _MOST_GAP), -_MOST_GAP)
         features["dense"] = hits[i].dense or 0.0
         features["lexical"] = (hits[i].lexical or 0.0) / best_bm25 if best_bm25 else 0.0
@@ -165,30 +213,21 @@ def candidates(
     return found
 
 
-def best_candidate(
-    reading: Hypothesis,
-    hits: Sequence[Hit],
-    frequency: Callable[[str], int],
-    glyphs: GlyphTable,
-    margins: Sequence[float] | None = None,
-) -> Candidate | None:
-    """Describe the sentence that a reading most likely stands for; see `candidates`.
+def regional(features: Mapping[str, float]) -> bool:
+    """Whether the sentence is the reading but for characters of another region.
 
-    Returns
-    -------
-    Candidate or None
-        The first of the candidates; ``None`` where there is none.
+    Readers take a region's characters for another's, and are sure of it: the texts decide, never the picture.
     """
-    return next(iter(candidates(reading, hits, frequency, glyphs, margins, most=1)), None)
+    return features["folded_edits"] == 0
 
 
 def _compare(
-    read: str, text: str, glyph_distance: float, frequency: Callable[[str], int], glyphs: GlyphTable
+    read: str, text: str, form: str, other: str, frequency: Callable[[str], int], glyphs: GlyphTable
 ) -> dict[str, float]:
-    steps = Levenshtein.editops(read, text)
-    form, other = match_form(read), match_form(text)
-    folded = Levenshtein.editops(form, other)
-    swaps = [1.0 - glyphs.similarity(read[s.src_pos], text[s.dest_pos]) for s in steps if s.tag == "replace"]
+    """Compare a reading's letters and digits with a sentence's, and the matching forms of both."""
+    steps, folded = _edits(read, text), _edits(form, other)
+    changed = [place for kind, place, _ in steps if kind != "insert"]
+    swaps = [1.0 - glyphs.similarity(read[i], text[j]) for kind, i, j in steps if kind == "replace"]
     return {
         "edits": min(len(steps), _MOST_EDITS),
         "edit_rate": min(len(steps) / len(read), _MOST_RATE),
@@ -196,16 +235,19 @@ def _compare(
         "folded_edit_rate": min(len(folded) / len(read), _MOST_RATE),
         "variant_edits": min(max(len(steps) - len(folded), 0), _MOST_EDITS),
         "simplified": min(sum((c := _simplified(r)) in text and c != "" for r in read if r not in text), _MOST_EDITS),
-        "glyph_distance": min(glyph_distance, _MOST_EDITS),
-        "glyph_rate": min(glyph_distance / len(read), _MOST_RATE),
         "worst_glyph": max(swaps, default=0.0),
-        "lost": min(sum(s.tag == "insert" for s in steps), _MOST_EDITS),
-        "invented": min(sum(s.tag == "delete" for s in steps), _MOST_EDITS),
-        "stray": min(_stray(read, text, [s.src_pos for s in steps if s.tag != "insert"]), _MOST_STRAY),
+        "lost": min(len(steps) - len(changed), _MOST_EDITS),
+        "invented": min(len(changed) - len(swaps), _MOST_EDITS),
+        "stray": min(_stray(read, text, changed), _MOST_STRAY),
         "log_length": math.log(len(read)),
         "inverse_length": 1.0 / len(read),
-        "familiarity": _familiarity(form, [s.src_pos for s in folded], frequency),
+        "familiarity": _familiarity(form, [place for _, place, _ in folded], frequency),
     }
+
+
+def _edits(one: str, other: str) -> list[tuple[str, int, int]]:
+    """Return what leads from one text to the other: kind, and place in either."""
+    return cast("list[tuple[str, int, int]]", Levenshtein.editops(one, other).as_list())
 
 
 @functools.lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ from functools import partial
 from caprag.reranking.confusions import confusion_sources
 from caprag.reranking.decision import Decision
 from caprag.reranking.examples import Episode, Example
-from caprag.reranking.features import FEATURES, IN_ORDER
+from caprag.reranking.features import FEATURES, IN_ORDER, regional
 from caprag.reranking.learners import fit_linear, fit_surety, fit_trees, shows_all
 from caprag.reranking.reranker import InOrder, Reranker
 from caprag.reranking.story import fit_story
@@ -88,7 +88,7 @@ def fit_reranker(
         raise ValueError(f"penalty is {penalty}; it must be above 0")
     exact = [e.candidate_right for e in examples if e.exact]
     # As they are decided: what differs from a sentence by region alone is weighed as a text.
-    judged = [example for example in examples if example.judged and not _regional(example)]
+    judged = [example for example in examples if example.judged and not _by_text(example)]
     read = [example for example in examples if not example.judged]
     # Where there are too few of a kind, both have the weights of all.
     apart = shows_all(judged) and shows_all(read)
@@ -141,8 +141,8 @@ def _listening(
     return replace(alone, order=InOrder(model, Decision(fit_linear(told, IN_ORDER, penalty)))), told
 
 
-def _regional(example: Example) -> bool:
-    return example.features is not None and not example.exact and example.features["folded_edits"] == 0
+def _by_text(example: Example) -> bool:
+    return example.features is not None and not example.exact and regional(example.features)
 
 
 def _fit_decision(

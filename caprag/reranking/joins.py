@@ -33,7 +33,10 @@ _MOST = 3
 """Hits of either kind for a caption."""
 
 
-def joined(reading: str, hits: Sequence[Hit], pairs: Mapping[tuple[int, int], tuple[str, str]]) -> list[Hit]:
+def joined(
+    reading: str, hits: Sequence[Hit], pairs: Mapping[tuple[int, int], tuple[str, str]],
+    form_of: Callable[[str], str] = match_form,
+) -> list[Hit]:  # fmt: skip
     """Return the pairs of sentences that a reading may be, the nearest first.
 
     Parameters
@@ -44,6 +47,8 @@ def joined(reading: str, hits: Sequence[Hit], pairs: Mapping[tuple[int, int], tu
         What retrieval found for it.
     pairs
         Ids and texts of sentences that stand one behind the other in their file.
+    form_of
+        Returns `caprag.text.match_form` of the sentences; where many are asked for it may know them.
 
     Returns
     -------
@@ -60,10 +65,10 @@ def joined(reading: str, hits: Sequence[Hit], pairs: Mapping[tuple[int, int], tu
     if not may_join(reading, hits):
         return []
     read = match_form(reading)
-    fewest = _edits_alone(read, hits)
+    fewest = _edits_alone(read, hits, form_of)
     found = []
     for (first, second), texts in pairs.items():
-        one, two = map(match_form, texts)
+        one, two = map(form_of, texts)
         # A word of one letter can't make more than one edit less.
         limit = min(int(_NEAR * len(read)), fewest - min(_CLEARLY, len(one), len(two)))
         if not one or not two or limit < 0:
@@ -91,9 +96,9 @@ def _least_edits(reading: str, hits: Sequence[Hit]) -> float:
     return min(((1 - hit.edit) * max(len(reading), len(hit.text)) for hit in hits), default=len(reading))
 
 
-def _edits_alone(read: str, hits: Sequence[Hit]) -> int:
+def _edits_alone(read: str, hits: Sequence[Hit], form_of: Callable[[str], str] = match_form) -> int:
     """Return the edits from a matching form to the nearest sentence."""
-    return min((Levenshtein.distance(read, match_form(hit.text)) for hit in hits), default=len(read))
+    return min((Levenshtein.distance(read, form_of(hit.text)) for hit in hits), default=len(read))
 
 
 def with_halves(found: Sequence[Found], allows: Allows) -> list[Found]:
@@ -144,10 +149,16 @@ def halved(
     one, two = match_form(read), match_form(behind)
     if min(len(one), len(two)) < _FEWEST or one == two:
         return []
-    alone = _edits_alone(one, hits) + _edits_alone(two, hits_behind)
-    limit = min(int(_NEAR * len(one + two)), alone - _CLEARLY)
+    limit = int(_NEAR * len(one + two))
+    # Most are too short by far; a matching form is never longer than its text.
+    long = {
+        hit.id: hit for hit in (*hits, *hits_behind) if hit.behind is None and len(hit.text) >= len(one + two) - limit
+    }
+    if not long:
+        return []
+    limit = min(limit, _edits_alone(one, hits) + _edits_alone(two, hits_behind) - _CLEARLY)
     found = []
-    for hit in {hit.id: hit for hit in (*hits, *hits_behind) if hit.behind is None}.values() if limit >= 0 else ():
+    for hit in long.values() if limit >= 0 else ():
         edits = Levenshtein.distance(one + two, match_form(hit.text), score_cutoff=limit)
         parts = _cut(hit.text, countable(read), countable(behind)) if edits <= limit else None
         if parts is not None and allows(read, parts[0]) and allows(behind, parts[1]):

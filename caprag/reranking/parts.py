@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 
 from rapidfuzz.distance import Levenshtein
 
-from caprag.reranking.confusions import load_glyphs
-from caprag.reranking.features import candidates
 from caprag.reranking.joins import Allows
 from caprag.reranking.marks import lettered
 from caprag.reranking.reranker import Reranker
@@ -64,7 +62,6 @@ class Parts:
     ) -> None:  # fmt: skip
         self._find, self._reranker, self._frequency, self._logits = find, reranker, frequency, logits
         self._allows = allows or (lambda _reading, _answer: True)
-        self._glyphs = load_glyphs(reranker.uncounted)
 
     def take_apart(self, captions: Sequence[Caption], hits: Sequence[Sequence[Hit]]) -> list[Caption]:
         """Return answers in two parts, or a caption as it is where no two sentences are surer.
@@ -83,7 +80,7 @@ class Parts:
         texts = list(dict.fromkeys(part for several in found for cut in several for part in (cut.left, cut.right)))
         if not texts:
             return list(captions)
-        answers = dict(zip(texts, map(self._decide, texts, self._find(texts)), strict=True))
+        answers = dict(zip(texts, self._decide(texts, self._find(texts)), strict=True))
         return [self._best_cut(caption, several, answers) for caption, several in zip(captions, found, strict=True)]
 
     def _best_cut(self, caption: Caption, found: Sequence[Cut], answers: Mapping[str, Caption]) -> Caption:
@@ -113,11 +110,11 @@ class Parts:
         while block := list(itertools.islice(remaining, at_once)):
             yield from self.take_apart([caption for caption, _ in block], [near for _, near in block])
 
-    def _decide(self, reading: str, hits: Sequence[Hit]) -> Caption:
-        read, cross = Hypothesis(reading), self._logits(reading, hits)
-        return self._reranker.decide(
-            (read,), candidates(read, hits, self._frequency, self._glyphs, cross=cross, most=2)
-        )
+    def _decide(self, readings: Sequence[str], hits: Sequence[Sequence[Hit]]) -> list[Caption]:
+        return self._reranker.rerank_batch(
+            [[Hypothesis(reading)] for reading in readings], hits, self._frequency,
+            cross=[self._logits(reading, found) for reading, found in zip(readings, hits, strict=True)],
+        )  # fmt: skip
 
 
 def cuts(reading: str, sentences: Iterable[str] = ()) -> list[Cut]:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from caprag.errors import ModelError
-from caprag.reranking.chooser import Chooser, Chosen, Places
+from caprag.reranking.chooser import BLOCK, Chooser, Chosen, Places
 from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.decision import Decision
-from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, candidates
+from caprag.reranking.features import FEATURES, IN_ORDER, Candidate, candidates_batch, regional
 from caprag.reranking.story import MOST, StoryModel
 from caprag.reranking.surety import Surety, describe
 from caprag.reranking.weights import Linear, Trees, W
@@ -151,11 +151,7 @@ class Reranker:
         return replace(self, line=self.line.at_risk(risk), picture=picture, order=order)
 
     def alone(self, candidate: Candidate) -> Decision[Linear | Trees]:
-        """Return the weights for a sentence without its neighbours: those of a picture where it was scored for one.
-
-        Readers take a region's characters for another's, and are sure of it: what differs by them alone is decided by
-        the texts.
-        """
+        """Return the weights for a sentence without its neighbours: those of a picture where it was scored for one."""
         return self._weights(candidate.features, judged=candidate.judged)
 
     def weighed_by(self, evidence: Mapping[str, float]) -> Decision[Linear | Trees]:
@@ -163,7 +159,7 @@ class Reranker:
         return self._weights(evidence, judged=_by_picture(evidence)) if evidence else self.line
 
     def _weights(self, features: Mapping[str, float], *, judged: bool) -> Decision[Linear | Trees]:
-        pictured = judged and features["folded_edits"] > 0
+        pictured = judged and not regional(features)
         return self.picture if pictured and self.picture is not None else self.line
 
     @classmethod
@@ -246,14 +242,15 @@ class Reranker:
             raise ValueError(f"there are {len(hypotheses)} lists of hypotheses and {len(hits)} of hits")
         if not all(hypotheses):
             raise ValueError("a picture has no hypothesis; an empty text is one too")
-        glyphs, unknown = load_glyphs(self.uncounted), [None] * len(hits)
+        glyphs = load_glyphs(self.uncounted)
+        described = candidates_batch(
+            [read[0] for read in hypotheses], hits, frequency, glyphs, margins, cross=cross, most=2
+        )
+        judged = margins or [None] * len(hits)
         return [
-            self.decide(
-                tuple(read), candidates(read[0], found, frequency, glyphs, judged, cross=told, most=2),
-                pictured=judged is not None,
-            )
-            for read, found, judged, told in zip(hypotheses, hits, margins or unknown, cross or unknown, strict=True)
-        ]  # fmt: skip
+            self.decide(tuple(read), found, pictured=told is not None)
+            for read, found, told in zip(hypotheses, described, judged, strict=True)
+        ]
 
     def rerank_in_order(
         self, found: Iterable[Found], frequency: Callable[[str], int], sentences: int
@@ -276,18 +273,25 @@ class Reranker:
             (`caprag.reranking.chooser`), or all are. Fewer than 12 are decided each by itself, and all are where the
             reranker knows no order.
         """
-        glyphs, remaining = load_glyphs(self.uncounted), iter(found)
+        remaining = iter(found)
         first = next(remaining, None)
         if first is None:
             return
-        described = (
-            (
-                _checked(one),
-                candidates(one.hypotheses[0], one.hits, frequency, glyphs, one.margins, cross=one.cross), one.places,
-            )
-            for one in itertools.chain([first], remaining)
-        )  # fmt: skip
+        described = self._described(itertools.chain([first], remaining), frequency)
         yield from self.decide_in_order(described, sentences, pictured=first.margins is not None)
+
+    def _described(
+        self, found: Iterable[Found], frequency: Callable[[str], int]
+    ) -> Iterator[tuple[tuple[Hypothesis, ...], Sequence[Candidate], Places]]:
+        """Describe the candidates of captions, as many together as are decided together."""
+        glyphs, remaining = load_glyphs(self.uncounted), iter(found)
+        while block := list(itertools.islice(remaining, BLOCK if self.order is not None else 1)):
+            read = [_checked(one) for one in block]
+            described = candidates_batch(
+                [hypotheses[0] for hypotheses in read], [one.hits for one in block], frequency, glyphs,
+                [one.margins for one in block], cross=[one.cross for one in block],
+            )  # fmt: skip
+            yield from zip(read, described, [one.places for one in block], strict=True)
 
     def decide_in_order(
         self, described: Iterable[tuple[tuple[Hypothesis, ...], Sequence[Candidate], Places]], sentences: int, *,

@@ -34,9 +34,13 @@ _BACK, _ON = 3, 8
 _STEPS = {*range(-_BACK, 0), *range(1, _ON + 1)}
 _KEPT = 24
 """Places kept in mind from one caption to the next."""
-_HALF = math.log(0.5)
+_APART = 1 << 40
+"""Between the numbers of two files' lines: more than any file has."""
+_LEAST = 1e-300
+"""Where a probability is no number any more; far beyond what `MOST` lets through."""
 
 Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,105 +157,123 @@ def neighbours_say(evidence: Evidence, sentences: int, model: StoryModel) -> lis
     if not evidence:
         return []
     stages = _stages(evidence, sentences, model)
-    back: Floats = np.zeros(1 + len(stages[-1].places) + len(stages[-1].kept))
     said: list[dict[Place, float]] = [{} for _ in evidence]
+    back: Floats = np.ones(1 + len(stages[-1].places) + stages[-1].kept.size)
     for number in range(len(stages) - 1, -1, -1):
         stage = stages[number]
         count = len(stage.places)
-        told = stage.expected + back
-        absent = _logsum(np.concatenate([told[:1], told[1 + count :]]))
+        told = stage.expected * back
         # Without knowledge: a half that the corpus lacks it, a half shared by all its sentences.
-        known = absent - math.log(sentences)
-        for i, place in enumerate(stage.places):
-            said[number][place] = float(np.clip(told[1 + i] - known, -MOST, MOST))
+        known = math.log(told[0] + told[1 + count :].sum()) - math.log(sentences)
+        odds = np.log(np.maximum(told[1 : 1 + count], _LEAST)) - known
+        said[number] = dict(zip(stage.places, np.clip(odds, -MOST, MOST).tolist(), strict=True))
         if number:
-            ahead = back + stage.evidence
-            back = _logsum_rows(stage.transitions + ahead[None, :])
-            back = back - back.max()
+            back = stage.steps.backward(back * stage.evidence)
     return said
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
-    """A caption's states: lost; at a place that it has evidence for; absent, with a place kept in mind."""
+class _Steps:
+    """How likely each state follows each of the caption before, but for constants.
 
-    places: tuple[Place, ...]
-    kept: tuple[Place, ...]
+    Attributes
+    ----------
+    model, sentences
+        The constants.
+    near
+        Shape (places before, places), how likely a story goes from one to the other by a step.
+    same
+        Shape (places before, places kept in mind), 1 where they are one.
+    """
+
+    model: StoryModel
+    sentences: int
+    near: Floats
+    same: Floats
+
+    def forward(self, reached: Floats) -> Floats:
+        """Return p of each state, from p of those before."""
+        model, count, lost, inside = self.model, self.near.shape[1], float(reached[0]), reached[1:]
+        known = float(inside.sum())
+        told = np.empty(1 + count + self.same.shape[1])
+        told[0] = (1 - model.enter) * lost + model.leave * known
+        told[1 : 1 + count] = _goes_on(model) * (inside @ self.near)
+        told[1 : 1 + count] += (model.enter * lost + model.jump * known) / self.sentences
+        told[1 + count :] = model.absent * (inside @ self.same)
+        return told
+
+    def backward(self, ahead: Floats) -> Floats:
+        """Return p of what comes, from each of the states before, up to a constant."""
+        model, (_, count) = self.model, self.near.shape
+        lost, places, kept = float(ahead[0]), ahead[1 : 1 + count], ahead[1 + count :]
+        anywhere = float(places.sum()) / self.sentences
+        told = np.empty(1 + len(self.near))
+        told[0] = (1 - model.enter) * lost + model.enter * anywhere
+        told[1:] = _goes_on(model) * (self.near @ places) + model.absent * (self.same @ kept)
+        told[1:] += model.leave * lost + model.jump * anywhere
+        told /= told.max()
+        return told
+
+
+def _goes_on(model: StoryModel) -> float:
+    return 1 - model.absent - model.jump - model.leave
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A caption's states: lost; at a place that it has evidence for; absent, with a place kept in mind.
+
+    Attributes
+    ----------
+    places
+        Those it has evidence for, sorted.
+    kept
+        Those kept in mind, by number.
+    evidence
+        p of the caption in each state, over that in one that the corpus lacks.
+    steps
+        From the states of the caption before.
+    expected
+        p of each state by what came before, up to a constant.
+    """
+
+    places: Sequence[Place]
+    kept: Numbers
     evidence: Floats
-    transitions: Floats
-    """From the states of the stage before, ln p."""
+    steps: _Steps
     expected: Floats
-    """ln p of each state by what came before, up to a constant."""
 
 
 def _stages(evidence: Evidence, sentences: int, model: StoryModel) -> list[_Stage]:
     """Go forward through the captions."""
-    start = _Stage((), (), np.zeros(1), np.zeros((0, 1)), np.zeros(1))
+    files = {name: number for number, name in enumerate(sorted({name for found in evidence for name, _ in found}))}
+    chances = np.array([0.0, *(model.steps.get(step, 0.0) for step in range(-_BACK, _ON + 1)), 0.0])
     stages: list[_Stage] = []
-    before, reached = start, np.zeros(1)
-    for number, found in enumerate(evidence):
-        places = tuple(sorted(found))
-        pointers = (*before.places, *before.kept)
+    pointers, reached = np.zeros(0, np.int64), np.ones(1)
+    for found in evidence:
+        places = sorted(found)
+        numbers = np.array([files[name] * _APART + line for name, line in places], np.int64)
         kept = _likeliest(pointers, reached[1:])
-        weights = np.concatenate([[0.0], [found[place] for place in places], np.zeros(len(kept))])
-        if number:
-            transitions = _transitions(pointers, places, kept, sentences, model)
-            expected = _logsum_rows((transitions + reached[:, None]).T)
-        else:
-            transitions = np.zeros((0, len(weights)))
-            expected = np.concatenate([[_HALF], np.full(len(places), _HALF - math.log(sentences))])
-        stage = _Stage(places, kept, weights, transitions, expected)
-        reached = expected + weights
-        reached = reached - reached.max()
-        stages.append(stage)
-        before = stage
+        apart = numbers - (pointers - (_BACK + 1))[:, None]
+        near = chances[np.minimum(np.maximum(apart, 0, out=apart), len(chances) - 1, out=apart)]
+        steps = _Steps(model, sentences, near, (pointers[:, None] == kept).astype(float))
+        expected = steps.forward(reached) if stages else np.array([0.5, *[0.5 / sentences] * len(places)])
+        weights = np.ones(len(expected))
+        weights[1 : 1 + len(places)] = np.exp([found[place] for place in places])
+        stages.append(_Stage(places, kept, weights, steps, expected))
+        reached = expected * weights
+        reached = reached / reached.max()
+        pointers = np.concatenate([numbers, kept])
     return stages
 
 
-def _likeliest(pointers: Sequence[Place], scores: Floats) -> tuple[Place, ...]:
+def _likeliest(pointers: Numbers, chances: Floats) -> Numbers:
     """Return the places to be kept in mind, each once, those of the greatest probability."""
-    best: dict[Place, float] = {}
-    for place, score in zip(pointers, scores.tolist(), strict=True):
-        best[place] = max(best.get(place, -math.inf), score)
-    return tuple(sorted(sorted(best, key=lambda place: (-best[place], place))[:_KEPT]))
-
-
-def _transitions(
-    pointers: Sequence[Place], places: Sequence[Place], kept: Sequence[Place], sentences: int, model: StoryModel
-) -> Floats:
-    """Return ln p of each state after each state of the stage before."""
-    table = np.full((1 + len(pointers), 1 + len(places) + len(kept)), -math.inf)
-    table[0, 0] = math.log1p(-model.enter)
-    table[0, 1 : 1 + len(places)] = math.log(model.enter / sentences)
-    if pointers:
-        goes_on = 1 - model.absent - model.jump - model.leave
-        table[1:, 0] = math.log(model.leave)
-        names = {name: i for i, name in enumerate(sorted({place[0] for place in (*pointers, *places, *kept)}))}
-        source, line = _columns(pointers, names)
-        other_source, other_line = _columns(places, names)
-        step = other_line[None, :] - line[:, None]
-        near = (source[:, None] == other_source[None, :]) & (step >= -_BACK) & (step <= _ON)
-        known = np.array([model.steps.get(one, 0.0) for one in range(-_BACK, _ON + 1)])
-        chance = np.where(near, known[np.clip(step + _BACK, 0, _BACK + _ON)], 0.0)
-        table[1:, 1 : 1 + len(places)] = np.log(goes_on * chance + model.jump / sentences)
-        source_kept, line_kept = _columns(kept, names)
-        same = (source[:, None] == source_kept[None, :]) & (line[:, None] == line_kept[None, :])
-        table[1:, 1 + len(places) :] = np.where(same, math.log(model.absent), -math.inf)
-    return table
-
-
-def _columns(places: Sequence[Place], names: Mapping[str, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    return np.array([names[s] for s, _ in places], np.int64), np.array([line for _, line in places], np.int64)
-
-
-def _logsum(values: Floats) -> float:
-    top = float(values.max())
-    return top if math.isinf(top) else top + math.log(float(np.exp(values - top).sum()))
-
-
-def _logsum_rows(table: Floats) -> Floats:
-    top = table.max(1)
-    safe = np.where(np.isinf(top), 0.0, top)
-    with np.errstate(divide="ignore"):
-        summed: Floats = safe + np.log(np.exp(table - safe[:, None]).sum(1))
-    return summed
+    ranked = pointers[np.lexsort((pointers, -chances))]
+    by_place = ranked.argsort(kind="stable")
+    # The first of each place is its likeliest.
+    first = by_place[np.diff(ranked[by_place], prepend=-_APART) > 0]
+    first.sort()
+    kept = ranked[first[:_KEPT]]
+    kept.sort()
+    return kept
