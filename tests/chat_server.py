@@ -39,6 +39,7 @@ class Model:
         self.processor = hub.AutoProcessor.from_pretrained(folder)
         self.model = hub.AutoModelForImageTextToText.from_pretrained(folder).eval()
         self.end = self.processor.tokenizer.eos_token_id
+        self.special = {self.end, *self.processor.tokenizer.all_special_ids}
         self.model.generation_config = hub.GenerationConfig()
         self.lock = threading.Lock()
 
@@ -80,7 +81,8 @@ class Model:
                 {"token": self.text([token]), "logprob": float(table[place, step, token])}
                 for step, token in enumerate(row)
             ]
-            content = self.text([token for token in row if token != self.end])
+            # As vLLM does unless told otherwise: a random model may write the token of a picture.
+            content = self.text([token for token in row if token not in self.special])
             choices.append(
                 {
                     "index": place,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from caprag.glyphs import GlyphTable
 from caprag.reranking import FEATURES
-from caprag.reranking.features import Candidate, best_candidate
+from caprag.reranking.features import Candidate, best_candidate, candidates_batch
 from caprag.types import Hit, Hypothesis
 
 GLYPHS = GlyphTable.load()
@@ -158,6 +158,38 @@ def test_as_many_margins_as_hits() -> None:
     for margins in ([], [0.0, 1.0]):
         with pytest.raises(ValueError, match=f"there are 1 hits and {len(margins)} margins"):
             best_candidate(Hypothesis("好"), [hit(0, "好")], nobody, GLYPHS, margins)
+
+
+def test_as_many_lists_as_readings() -> None:
+    for margins, cross in (([], None), (None, [[0.0], [1.0]])):
+        with pytest.raises(ValueError, match="there are 1 readings"):
+            candidates_batch([Hypothesis("好")], [[hit(0, "好")]], nobody, GLYPHS, margins, cross=cross)
+    with pytest.raises(ValueError, match="1 hits and 2 logits"):
+        candidates_batch([Hypothesis("好")], [[hit(0, "好")]], nobody, GLYPHS, cross=[[0.0, 1.0]])
+
+
+def test_what_is_far_off_is_passed_over() -> None:
+    """Of texts all beyond the likeliest two that share less than half of the letters; of pictures nothing."""
+    reading = Hypothesis("天地人和")
+    hits = [hit(0, "一二三四"), hit(1, "天地人合"), hit(2, "天地五六"), hit(3, "七八九十"), hit(4, "天地口和")]
+    (found,) = candidates_batch([reading], [hits], nobody, GLYPHS)
+    assert {one.hit.id for one in found} == {1, 2, 4}
+    (found,) = candidates_batch([reading], [[hits[0], hits[3]]], nobody, GLYPHS)
+    assert {one.hit.id for one in found} == {0, 3}
+    (found,) = candidates_batch([reading], [hits], nobody, GLYPHS, [[0.0] * 5])
+    assert {one.hit.id for one in found} == {0, 1, 2, 3, 4}
+    (found,) = candidates_batch([reading], [hits], nobody, GLYPHS, most=1)
+    assert len(found) == 1
+
+
+@given(st.lists(st.tuples(TEXT, st.lists(TEXT, max_size=4)), max_size=4))
+def test_many_together_are_described_as_one_by_one(rows: list[tuple[str, list[str]]]) -> None:
+    readings = [Hypothesis(reading) for reading, _ in rows]
+    hits = [[hit(i, text, edit=0.1 * i) for i, text in enumerate(texts)] for _, texts in rows]
+    together = candidates_batch(readings, hits, len, GLYPHS)
+    assert together == [
+        candidates_batch([reading], [row], len, GLYPHS)[0] for reading, row in zip(readings, hits, strict=True)
+    ]
 
 
 @given(TEXT, st.lists(TEXT, min_size=1, max_size=3), st.lists(st.floats(allow_nan=False), min_size=3, max_size=3))

@@ -133,8 +133,8 @@ def candidates_batch(
     ValueError
         Where there are not as many lists as readings, or margins or logits as hits.
     """
-    unknown = [None] * len(readings)
-    margins, cross = margins or unknown, cross or unknown
+    margins = [None] * len(readings) if margins is None else margins
+    cross = [None] * len(readings) if cross is None else cross
     if not len(readings) == len(hits) == len(margins) == len(cross):
         raise ValueError(f"there are {len(readings)} readings and {len(hits)} lists of hits; they must be as many")
     for row, judged, told in zip(hits, margins, cross, strict=True):
