@@ -134,7 +134,8 @@ def neighbours_say(evidence: Evidence, sentences: int, model: StoryModel) -> lis
     Parameters
     ----------
     evidence
-        Of the captions of an episode, in order. A caption without an entry has nothing near it in the corpus.
+        Of the captions of an episode, in order, at most 300 nats each. A caption without an entry has nothing near it in
+        the corpus.
     sentences
         Of the corpus, >= 1.
     model
