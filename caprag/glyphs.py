@@ -210,10 +210,12 @@ class GlyphTable:
         seen: dict[str, list[int]] = {}
         for place, c in enumerate(b):
             seen.setdefault(c, []).append(place)
-        for row, c in zip(costs, a, strict=True):
-            row[seen.get(c, [])] = 0.0
+        for row, c in enumerate(a):
+            for place in seen.get(c, ()):
+                costs[row, place] = 0.0
             for other in self.factors.get(c, {}).keys() & seen.keys():
-                row[seen[other]] *= self.factors[c][other]
+                for place in seen[other]:
+                    costs[row, place] *= self.factors[c][other]
         return costs
 
     def neighbours(self, characters: Sequence[str], k: int) -> dict[str, list[str]]:

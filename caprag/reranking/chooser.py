@@ -156,9 +156,10 @@ class Chooser:
         for caption, number in zip(window, numbers, strict=True):
             for place, value in caption.evidence.items():
                 shown[number - 1][place] = max(shown[number - 1].get(place, -math.inf), value)
-        said = neighbours_say(shown, self._sentences, self._model)
         decided = range(begin - first, begin - first + count)
-        return [_best(window[place], said[numbers[place] - 1]) for place in decided]
+        start = numbers[decided[0]] - 1
+        said = neighbours_say(shown, self._sentences, self._model, start, numbers[decided[-1]])
+        return [_best(window[place], said[numbers[place] - 1 - start]) for place in decided]
 
     def _log_odds(self, candidate: Candidate) -> float:
         """Return the log odds of a sentence by itself."""

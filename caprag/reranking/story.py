@@ -128,25 +128,29 @@ def fit_story(episodes: Sequence[Sequence[Place | None]]) -> StoryModel:
     )  # fmt: skip
 
 
-def neighbours_say(evidence: Evidence, sentences: int, model: StoryModel) -> list[dict[Place, float]]:
+def neighbours_say(
+    evidence: Evidence, sentences: int, model: StoryModel, first: int = 0, last: int | None = None
+) -> list[dict[Place, float]]:
     """Work out what the other captions say of each caption's places.
 
     Parameters
     ----------
     evidence
-        Of the captions of an episode, in order, at most 300 nats each. A caption without an entry has nothing near it in
-        the corpus.
+        Of the captions of an episode, in order, at most 300 nats each. A caption without an entry has nothing near it
+        in the corpus.
     sentences
         Of the corpus, >= 1.
     model
         How stories go on.
+    first, last
+        Captions that are asked for: from the one, up to and without the other.
 
     Returns
     -------
     list of dict
-        For each caption, by place: the log odds, in nats, that it stands there rather than that the corpus lacks it, by
-        its neighbours alone, less what they were if nothing was known (even odds, any sentence); at most `MOST` either
-        way.
+        For each caption that was asked for, by place: the log odds, in nats, that it stands there rather than that the
+        corpus lacks it, by its neighbours alone, less what they were if nothing was known (even odds, any sentence); at
+        most `MOST` either way.
 
     Raises
     ------
@@ -158,19 +162,24 @@ def neighbours_say(evidence: Evidence, sentences: int, model: StoryModel) -> lis
     if not evidence:
         return []
     stages = _stages(evidence, sentences, model)
-    said: list[dict[Place, float]] = [{} for _ in evidence]
+    asked = range(first, len(stages) if last is None else last)
+    said: list[dict[Place, float]] = [{} for _ in asked]
     back: Floats = np.ones(1 + len(stages[-1].places) + stages[-1].kept.size)
-    for number in range(len(stages) - 1, -1, -1):
+    for number in range(len(stages) - 1, first - 1, -1):
         stage = stages[number]
-        count = len(stage.places)
-        told = stage.expected * back
-        # Without knowledge: a half that the corpus lacks it, a half shared by all its sentences.
-        known = math.log(told[0] + told[1 + count :].sum()) - math.log(sentences)
-        odds = np.log(np.maximum(told[1 : 1 + count], _LEAST)) - known
-        said[number] = dict(zip(stage.places, np.clip(odds, -MOST, MOST).tolist(), strict=True))
-        if number:
-            back = stage.steps.backward(back * stage.evidence)
+        if number in asked:
+            said[number - first] = _odds(stage, stage.expected * back, sentences)
+        back = stage.steps.backward(back * stage.evidence)
     return said
+
+
+def _odds(stage: _Stage, told: Floats, sentences: int) -> dict[Place, float]:
+    """Return what p of each state says of a caption's places, in nats."""
+    count = len(stage.places)
+    # Without knowledge: a half that the corpus lacks it, a half shared by all its sentences.
+    known = math.log(told[0] + told[1 + count :].sum()) - math.log(sentences)
+    odds = np.log(np.maximum(told[1 : 1 + count], _LEAST)) - known
+    return dict(zip(stage.places, np.clip(odds, -MOST, MOST).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
