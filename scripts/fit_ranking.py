@@ -54,7 +54,7 @@ def main() -> None:
         table = ranking.features(written, found)
         start = 0
         for truth, row in zip(chosen, found, strict=True):
-            right = np.array([candidate.form == match_form(truth) for candidate in row], bool)
+            right = np.array([form == match_form(truth) for form in row.forms], bool)
             # What was not proposed, or has no rival, teaches nothing.
             if right.any() and not right.all():
                 examples.append((table[start : start + len(row)], right))

@@ -146,7 +146,8 @@ def test_queries_of_any_kind_or_a_clear_error(index: Index) -> None:
 def test_an_emptied_index_proposes_nothing(tiny_embedder: SentenceEmbedder) -> None:
     emptied = Index.build(["一句"], tiny_embedder)
     emptied.remove([0])
-    assert emptied.candidates(["一句", "好"]) == Index(tiny_embedder).candidates(["一句", "好"]) == [[], []]
+    for index in (emptied, Index(tiny_embedder)):
+        assert [len(proposed) for proposed in index.candidates(["一句", "好"])] == [0, 0]
 
 
 @pytest.mark.parametrize("number", ["0", 0.0, None, [0]])

@@ -485,7 +485,7 @@ class Index:
             return ranking.by_meaning(found, k)
         return ranking.by_reading(written, found, k)
 
-    def candidates(self, queries: Iterable[str], depth: int = 32) -> list[list[ranking.Proposal]]:
+    def candidates(self, queries: Iterable[str], depth: int = 32) -> list[ranking.Proposals]:
         """Return what the dense and the lexical search propose for readings in their written form, by id.
 
         Parameters
@@ -497,8 +497,8 @@ class Index:
 
         Returns
         -------
-        list of list of Proposal
-            One list a query; empty where the index is.
+        list of Proposals
+            One for each query; empty where the index is.
 
         Raises
         ------
@@ -518,15 +518,17 @@ class Index:
             lexical = [found for part in postings for found in part.result()]
         numbers = np.array(sorted({i for rows in (dense, lexical) for row in rows for i in row}), np.int64)
         texts, forms = self._store.columns(numbers, "text", "form")
-        return [
+        proposed = []
+        for cosines, bm25 in zip(dense, lexical, strict=True):
             # What was removed may stand in the postings of a folder that another writer has replaced.
-            [
-                ranking.Proposal(i, texts[i], forms[i], cosines.get(i), bm25.get(i))
-                for i in sorted(cosines.keys() | bm25.keys())
-                if i in texts
-            ]
-            for cosines, bm25 in zip(dense, lexical, strict=True)
-        ]
+            ids = [i for i in sorted(cosines.keys() | bm25.keys()) if i in texts]
+            proposed.append(
+                ranking.Proposals(
+                    ids, [texts[i] for i in ids], [forms[i] for i in ids], list(map(cosines.get, ids)),
+                    list(map(bm25.get, ids)),
+                )
+            )  # fmt: skip
+        return proposed
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the index to a folder, which is made or whose index is replaced at one stroke.

@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,14 +38,26 @@ Table = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
-class Proposal(NamedTuple):
-    """A sentence that a search proposes, with its matching form and scores."""
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """Sentences that a search proposes for a query, column by column: an object each would cost more than the ranking.
 
-    id: int
-    text: str
-    form: str
-    dense: float | None
-    lexical: float | None
+    Attributes
+    ----------
+    ids, texts, forms
+        The sentences, and their matching forms.
+    dense, lexical
+        Cosine and BM25; ``None`` where that search did not return the sentence.
+    """
+
+    ids: Sequence[int]
+    texts: Sequence[str]
+    forms: Sequence[str]
+    dense: Sequence[float | None]
+    lexical: Sequence[float | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 @functools.cache
@@ -54,7 +67,7 @@ def weights() -> Table:
     return np.array([stored[name] for name in FEATURES])
 
 
-def features(queries: Sequence[str], found: Sequence[Sequence[Proposal]]) -> Table:
+def features(queries: Sequence[str], found: Sequence[Proposals]) -> Table:
     """Describe how well each candidate explains its reading.
 
     Parameters
@@ -75,18 +88,21 @@ def features(queries: Sequence[str], found: Sequence[Sequence[Proposal]]) -> Tab
         All in [0, 1] but ``dense`` in [-1, 1].
     """
     counts = [len(row) for row in found]
-    flat = [candidate for row in found for candidate in row]
-    table = np.zeros((len(flat), len(FEATURES)))
-    if not flat:
+    table = np.zeros((sum(counts), len(FEATURES)))
+    if not len(table):
         return table
     readings = [form for query, n in zip(queries, counts, strict=True) for form in [match_form(query)] * n]
     texts = [query for query, n in zip(queries, counts, strict=True) for _ in range(n)]
-    forms = [candidate.form for candidate in flat]
+    forms, sentences = (
+        list(chain.from_iterable(r.forms for r in found)),
+        list(chain.from_iterable(r.texts for r in found)),
+    )
     similarity = functools.partial(process.cpdist, scorer=Levenshtein.normalized_similarity, dtype=np.float64)
     table[:, 0] = similarity(readings, forms)
-    table[:, 1] = similarity(texts, [candidate.text for candidate in flat])
-    for column, values in ((3, [c.dense for c in flat]), (4, [c.lexical for c in flat])):
-        table[:, column] = _filled(np.array([np.nan if v is None else v for v in values]), counts)
+    table[:, 1] = similarity(texts, sentences)
+    for column, rows in ((3, [row.dense for row in found]), (4, [row.lexical for row in found])):
+        # What is not known becomes no number.
+        table[:, column] = _filled(np.array(list(chain.from_iterable(rows)), np.float64), counts)
     best = np.repeat(_by_query(np.maximum, table[:, 4], counts), counts)
     table[:, 4] /= np.where(best > 0, best, 1.0)
     rough = table @ weights()
@@ -98,7 +114,7 @@ def features(queries: Sequence[str], found: Sequence[Sequence[Proposal]]) -> Tab
     # Look-alikes only bring texts nearer: of those that were not looked at this is the least it can be.
     table[:, 2] = table[:, 0]
     table[near, 2] = _alikeness([readings[i] for i in near], [forms[i] for i in near])
-    table[near, 1] = _alikeness([texts[i] for i in near], [flat[i].text for i in near])
+    table[near, 1] = _alikeness([texts[i] for i in near], [sentences[i] for i in near])
     return table
 
 
@@ -121,7 +137,7 @@ def _filled(values: Table, counts: Sequence[int]) -> Table:
     return np.nan_to_num(np.where(np.isnan(values), least, values))
 
 
-def by_reading(queries: Sequence[str], found: Sequence[Sequence[Proposal]], k: int) -> list[list[Hit]]:
+def by_reading(queries: Sequence[str], found: Sequence[Proposals], k: int) -> list[list[Hit]]:
     """Rank sentences by how well they explain readings.
 
     Parameters
@@ -150,19 +166,14 @@ def by_reading(queries: Sequence[str], found: Sequence[Sequence[Proposal]], k: i
     results: list[list[Hit]] = []
     start = 0
     for row in found:
-        part = scores[start : start + len(row)]
-        order = sorted(range(len(row)), key=lambda i: (-part[i], row[i].id))[:k]
-        results.append(
-            [
-                Hit(row[i].id, row[i].text, float(table[start + i, 0]), row[i].dense, row[i].lexical, float(part[i]))
-                for i in order
-            ]
-        )
+        part, edits = scores[start : start + len(row)].tolist(), table[start : start + len(row), 0].tolist()
+        order = sorted(range(len(row)), key=lambda i: (-part[i], row.ids[i]))[:k]
+        results.append([Hit(row.ids[i], row.texts[i], edits[i], row.dense[i], row.lexical[i], part[i]) for i in order])
         start += len(row)
     return results
 
 
-def by_meaning(found: Sequence[Sequence[Proposal]], k: int) -> list[list[Hit]]:
+def by_meaning(found: Sequence[Proposals], k: int) -> list[list[Hit]]:
     """Rank sentences by reciprocal rank fusion of the dense and the lexical search, then by id.
 
     References
@@ -172,11 +183,15 @@ def by_meaning(found: Sequence[Sequence[Proposal]], k: int) -> list[list[Hit]]:
     """
     results: list[list[Hit]] = []
     for row in found:
-        scores = dict.fromkeys((c.id for c in row), 0.0)
-        for values in ([(c.dense, c.id) for c in row], [(c.lexical, c.id) for c in row]):
-            ranked = sorted((-score, number) for score, number in values if score is not None)
+        scores = dict.fromkeys(row.ids, 0.0)
+        for values in (row.dense, row.lexical):
+            ranked = sorted(
+                (-score, number) for score, number in zip(values, row.ids, strict=True) if score is not None
+            )
             for rank, (_, number) in enumerate(ranked, 1):
                 scores[number] += 1 / (RANK_CONSTANT + rank)
-        best = sorted(row, key=lambda c: (-scores[c.id], c.id))[:k]
-        results.append([Hit(c.id, c.text, 0.0, c.dense, c.lexical, scores[c.id]) for c in best])
+        best = sorted(range(len(row)), key=lambda i: (-scores[row.ids[i]], row.ids[i]))[:k]
+        results.append(
+            [Hit(row.ids[i], row.texts[i], 0.0, row.dense[i], row.lexical[i], scores[row.ids[i]]) for i in best]
+        )
     return results
