@@ -8,6 +8,7 @@ are read by a recognizer, and ten sentences scored for each: the time of scoring
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ import numpy as np
 import reader as reading
 from corpora import made_lines
 from judging import crop_of
-from material import ROOT, require_data, write
+from material import RESULTS, ROOT, require_data, write
 from scale_systems import factory_of
 
 import caprag
@@ -92,19 +93,26 @@ def pictures(name: str) -> dict[str, Any]:
 def main() -> None:
     """Measure both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sentences", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--readers", nargs="+", default=["rapidocr", "caprag"])
+    parser.add_argument("--sentences", type=int, nargs="*", default=[100_000, 1_000_000])
+    parser.add_argument("--readers", nargs="*", default=["rapidocr", "caprag"])
     parser.add_argument("--name", default="snapping", help="of the result file")
     arguments = parser.parse_args()
     require_data()
     if len(os.sched_getaffinity(0)) > 1:
         sys.exit("this measures one core; give it no more: taskset -c 0 python benchmarks/snapping.py")
-    found: dict[str, list[dict[str, Any]]] = {"lines": [], "pictures": []}
+    # What another run measured of other sizes and readers stays.
+    before = RESULTS / f"{arguments.name}.json"
+    stored = json.loads(before.read_text(encoding="utf-8")) if before.exists() else {}
+    found: dict[str, list[dict[str, Any]]] = {
+        "lines": [row for row in stored.get("lines", []) if row["sentences"] not in arguments.sentences],
+        "pictures": [row for row in stored.get("pictures", []) if row["reader"] not in arguments.readers],
+    }
     for kind, measure, given in (("lines", lines, arguments.sentences), ("pictures", pictures, arguments.readers)):
         for one in given:
             row = measure(one)
             found[kind].append(row)
             print({name: round(v, 2) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
+    found["lines"].sort(key=lambda row: row["sentences"])
     print(write(arguments.name, dict(found)))
 
 
