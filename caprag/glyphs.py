@@ -173,7 +173,7 @@ class GlyphTable:
             raise ValueError(f"there are {len(a)} and {len(b)} texts; they must be as many")
         distances = np.zeros(len(a), np.float32)
         # Pairs of like length go through together, so that little is spent on padding.
-        order = sorted(range(len(a)), key=lambda i: (len(a[i]), len(b[i])))
+        order = np.lexsort((list(map(len, b)), list(map(len, a)))).tolist()
         for start in range(0, len(order), _PAIRS_AT_A_TIME):
             rows = order[start : start + _PAIRS_AT_A_TIME]
             distances[rows] = self._distances([a[i][:_MOST_LONG] for i in rows], [b[i][:_MOST_LONG] for i in rows])
