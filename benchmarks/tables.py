@@ -25,14 +25,15 @@ def frames(result: dict[str, Any]) -> str:
     ways = list(dict.fromkeys(row["way"] for row in result["rows"]))
     empty = list(dict.fromkeys(row["set"] for row in result["empty"]))
     head = ["CER of the reading", *sets, *(f"no caption: {name}" for name in empty), "time"]
-    seconds = result["seconds_a_picture"]
+    base = result["seconds_a_picture"]["RapidOCR"]
     lines = [head, ["---"] * len(head)]
     for way in ways:
         cells = [_percent(row) for s in sets for row in result["rows"] if (row["set"], row["way"]) == (s, way)]
         for s in empty:
             row = next(row for row in result["empty"] if (row["set"], row["way"]) == (s, way))
             cells.append(f"{row['wrong']} of {row['pictures']} wrong")
-        lines.append([way, *cells, f"{seconds[way] / seconds['RapidOCR, all texts']:.2f}"])
+        ratio = result["seconds_a_picture"]["caprag" if way == "caprag" else "RapidOCR"] / base
+        lines.append([way, *cells, f"{ratio:.2f}"])
     return _table(lines)
 
 
