@@ -180,7 +180,7 @@ class GlyphTable:
         return distances
 
     def _distances(self, a: Sequence[str], b: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return the distance of pairs of which some text has a character."""
+        """Return the distances of pairs, all of which go through the same steps."""
         rows, columns = _codes(a), _codes(b)
         ours, row_places = np.unique(rows, return_inverse=True)
         theirs, column_places = np.unique(columns, return_inverse=True)

@@ -136,7 +136,10 @@ def candidates_batch(
     margins = [None] * len(readings) if margins is None else margins
     cross = [None] * len(readings) if cross is None else cross
     if not len(readings) == len(hits) == len(margins) == len(cross):
-        raise ValueError(f"there are {len(readings)} readings and {len(hits)} lists of hits; they must be as many")
+        raise ValueError(
+            f"there are {len(readings)} readings, {len(hits)} lists of hits, {len(margins)} of margins and {len(cross)} "
+            "of logits; they must be as many"
+        )
     for row, judged, told in zip(hits, margins, cross, strict=True):
         for kind, numbers in (("margins", judged), ("logits", told)):
             if numbers is not None and len(numbers) != len(row):

@@ -93,10 +93,8 @@ def features(queries: Sequence[str], found: Sequence[Proposals]) -> Table:
         return table
     readings = [form for query, n in zip(queries, counts, strict=True) for form in [match_form(query)] * n]
     texts = [query for query, n in zip(queries, counts, strict=True) for _ in range(n)]
-    forms, sentences = (
-        list(chain.from_iterable(r.forms for r in found)),
-        list(chain.from_iterable(r.texts for r in found)),
-    )
+    forms = list(chain.from_iterable(row.forms for row in found))
+    sentences = list(chain.from_iterable(row.texts for row in found))
     similarity = functools.partial(process.cpdist, scorer=Levenshtein.normalized_similarity, dtype=np.float64)
     table[:, 0] = similarity(readings, forms)
     table[:, 1] = similarity(texts, sentences)
