@@ -137,8 +137,8 @@ def candidates_batch(
     cross = [None] * len(readings) if cross is None else cross
     if not len(readings) == len(hits) == len(margins) == len(cross):
         raise ValueError(
-            f"there are {len(readings)} readings, {len(hits)} lists of hits, {len(margins)} of margins and {len(cross)} "
-            "of logits; they must be as many"
+            f"there are {len(readings)} readings, {len(hits)} lists of hits, {len(margins)} of margins and "
+            f"{len(cross)} of logits; they must be as many"
         )
     for row, judged, told in zip(hits, margins, cross, strict=True):
         for kind, numbers in (("margins", judged), ("logits", told)):
