@@ -108,10 +108,13 @@ def tokenizer(
 def _spread(model: Any, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 fan_in = parameter[0].numel()
                 parameter.normal_(0.0, 1.6 / fan_in**0.5, generator=generator)
+            elif name.endswith("image_newline"):
+                # Drawn where the model is made, from whatever state chance is in there.
+                parameter.normal_(0.0, 1.0 / parameter.numel() ** 0.5, generator=generator)
 
 
 def _save(folder: Path, model: Any, processor: Any, *, seed: int = 0, **generation: Any) -> Path:
@@ -123,6 +126,10 @@ def _save(folder: Path, model: Any, processor: Any, *, seed: int = 0, **generati
         broken = [token for token in range(len(tokens)) if "\ufffd" in tokens.decode([token])]
         with torch.no_grad():
             head.weight[broken] *= 0.5
+            # Nor may it write the token of a picture, for which there is none.
+            for name in ("image_token_id", "image_token_index"):
+                if isinstance(token := getattr(model.config, name, None), int) and token < len(head.weight):
+                    head.weight[token] = 0.0
     for name, value in generation.items():
         setattr(model.generation_config, name, value)
     model.save_pretrained(folder)
