@@ -36,11 +36,15 @@ def lines(film: str, name: str) -> list[str]:
     return [event.plaintext for event in events]
 
 
+def machine() -> dict[str, object]:
+    """Return the versions that something is measured with."""
+    packages = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "rapidocr", "rapidfuzz", "tantivy")
+    return {"python": platform.python_version(), "cpus": os.cpu_count(), **{p: version(p) for p in packages}}
+
+
 def write(name: str, result: dict[str, object]) -> Path:
     """Write a result with the versions it was measured with."""
     RESULTS.mkdir(exist_ok=True)
-    packages = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "rapidocr", "rapidfuzz", "tantivy")
-    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), **{p: version(p) for p in packages}}
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({**result, "machine": machine}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**result, "machine": machine()}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path

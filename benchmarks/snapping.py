@@ -19,7 +19,7 @@ import numpy as np
 import reader as reading
 from corpora import made_lines
 from judging import crop_of
-from material import RESULTS, ROOT, require_data, write
+from material import RESULTS, ROOT, machine, require_data, write
 from scale_systems import factory_of
 
 import caprag
@@ -100,9 +100,10 @@ def main() -> None:
     require_data()
     if len(os.sched_getaffinity(0)) > 1:
         sys.exit("this measures one core; give it no more: taskset -c 0 python benchmarks/snapping.py")
-    # What another run measured of other sizes and readers stays.
+    # What another run measured of other sizes and readers stays, by the same packages.
     before = RESULTS / f"{arguments.name}.json"
     stored = json.loads(before.read_text(encoding="utf-8")) if before.exists() else {}
+    stored = stored if stored.get("machine") == machine() else {}
     found: dict[str, list[dict[str, Any]]] = {
         "lines": [row for row in stored.get("lines", []) if row["sentences"] not in arguments.sentences],
         "pictures": [row for row in stored.get("pictures", []) if row["reader"] not in arguments.readers],
@@ -113,6 +114,7 @@ def main() -> None:
             found[kind].append(row)
             print({name: round(v, 2) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
     found["lines"].sort(key=lambda row: row["sentences"])
+    found["pictures"].sort(key=lambda row: row["reader"])
     print(write(arguments.name, dict(found)))
 
 

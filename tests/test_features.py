@@ -162,7 +162,7 @@ def test_as_many_margins_as_hits() -> None:
 
 def test_as_many_lists_as_readings() -> None:
     for margins, cross in (([], None), (None, [[0.0], [1.0]])):
-        with pytest.raises(ValueError, match="there are 1 readings"):
+        with pytest.raises(ValueError, match=r"readings: 1, lists of (margins: 0|logits: 2); they must be as many"):
             candidates_batch([Hypothesis("好")], [[hit(0, "好")]], nobody, GLYPHS, margins, cross=cross)
     with pytest.raises(ValueError, match="1 hits and 2 logits"):
         candidates_batch([Hypothesis("好")], [[hit(0, "好")]], nobody, GLYPHS, cross=[[0.0, 1.0]])

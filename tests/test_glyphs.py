@@ -133,7 +133,7 @@ def test_another_table(tmp_path: Path) -> None:
 
 def test_many_distances_are_the_single_ones() -> None:
     generator = random.Random(1)
-    alphabet = "睛晴己已勒嘞你妳我好a1未末\U00020000"
+    alphabet = "睛晴己已勒嘞你妳我好a1未末\U00020000\ud800"
     pairs = [
         tuple("".join(generator.choices(alphabet, k=generator.randint(0, 14))) for _ in range(2)) for _ in range(400)
     ]
@@ -141,6 +141,11 @@ def test_many_distances_are_the_single_ones() -> None:
     singles = [TABLE.distance(a, b) for a, b in pairs]
     np.testing.assert_allclose(TABLE.distances(one, other), singles, atol=1e-4)
     np.testing.assert_allclose(TABLE.distances(other, one), singles, atol=1e-4)
+    counted = TABLE.counted({"睛a": 3, "己已": 9, "未\ud800": 1})
+    singles = [counted.distance(a, b) for a, b in pairs]
+    np.testing.assert_allclose(counted.distances(one, other), singles, atol=1e-4)
+    assert TABLE.distances(["", "\0", "\ud800a"], ["", "", "\udfffa"]).tolist() == [0, 1, 1]
+    assert TABLE.distances(["一" * 200], [""]).tolist() == [128]
     assert TABLE.distances([], []).shape == (0,)
     with pytest.raises(ValueError, match="there are 1 and 2 texts"):
         TABLE.distances(["一"], ["一", "二"])

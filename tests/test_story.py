@@ -30,6 +30,22 @@ EVIDENCE = st.lists(st.dictionaries(st.sampled_from(PLACES), st.floats(-4, 4), m
 State = tuple[str, Place | None]
 
 
+@given(EVIDENCE)
+def test_some_captions_are_told_of_as_all_are(evidence: list[dict[Place, float]]) -> None:
+    whole = neighbours_say(evidence, 9, MODEL)
+    for first, last in itertools.combinations(range(len(evidence) + 1), 2):
+        assert neighbours_say(evidence, 9, MODEL, first, last) == whole[first:last]
+
+
+@pytest.mark.parametrize("zero", [0, -7, 2**40 - 4, 2**62 - 9])
+def test_lines_may_be_any_numbers(zero: int) -> None:
+    """Those of a sentence without a file are its id, which may be as great as users like."""
+    near = [{("", 1): 3.0, ("a", 3): 1.0}, {("", 2): 3.0, ("b", 2): 2.0}, {("", 4): 300.0}, {("a", 1): -300.0}]
+    far = [{(f, line + (0 if f else zero)): value for (f, line), value in found.items()} for found in near]
+    for found, wanted in zip(neighbours_say(far, 9, MODEL), neighbours_say(near, 9, MODEL), strict=True):
+        assert list(found.values()) == pytest.approx(list(wanted.values()))
+
+
 def chance(model: StoryModel, before: State, after: State, sentences: int) -> float:
     """Return p(state | the one before), as the model's words say it."""
     (_, pointer), (kind, place) = before, after

@@ -53,8 +53,9 @@ IN_ORDER: Mapping[str, str] = {
 """Name and meaning of what speaks for a sentence among its neighbours."""
 
 _FAR = 0.5
+"""Glyph distance a letter of the longer text beyond which a sentence is passed over, but for the likeliest."""
 _LIKELIEST = 2
-"""Glyph distance a letter beyond which a sentence is passed over that is not among the likeliest."""
+"""Sentences that are never passed over."""
 _MOST_EDITS = 8.0
 _MOST_RATE = 2.0
 # Dirt is read as a letter or two; a reading full of them is another text.
@@ -124,22 +125,20 @@ def candidates_batch(
     -------
     list of list of Candidate
         For each reading the likeliest first: the hit with the greatest margin, or without a picture the one at the
-        smallest glyph distance, of several the one whose written form is nearest. Without a picture, what differs from
-        the reading in more than half of the letters is passed over, but for the likeliest two. Empty without a letter
-        or digit in the reading.
+        smallest glyph distance, of several the one whose written form is nearest. Without a picture, sentences whose
+        glyph distance is more than half of the longer text's letters are passed over, but for the likeliest two. Empty
+        without a letter or digit in the reading.
 
     Raises
     ------
     ValueError
         Where there are not as many lists as readings, or margins or logits as hits.
     """
+    for kind, several in (("lists of hits", hits), ("lists of margins", margins), ("lists of logits", cross)):
+        if several is not None and len(several) != len(readings):
+            raise ValueError(f"readings: {len(readings)}, {kind}: {len(several)}; they must be as many")
     margins = [None] * len(readings) if margins is None else margins
     cross = [None] * len(readings) if cross is None else cross
-    if not len(readings) == len(hits) == len(margins) == len(cross):
-        raise ValueError(
-            f"there are {len(readings)} readings, {len(hits)} lists of hits, {len(margins)} of margins and "
-            f"{len(cross)} of logits; they must be as many"
-        )
     for row, judged, told in zip(hits, margins, cross, strict=True):
         for kind, numbers in (("margins", judged), ("logits", told)):
             if numbers is not None and len(numbers) != len(row):

@@ -151,7 +151,10 @@ class Reranker:
         return replace(self, line=self.line.at_risk(risk), picture=picture, order=order)
 
     def alone(self, candidate: Candidate) -> Decision[Linear | Trees]:
-        """Return the weights for a sentence without its neighbours: those of a picture where it was scored for one."""
+        """Return the weights for a sentence without its neighbours: a picture's where it was scored for one.
+
+        But for what is `regional`.
+        """
         return self._weights(candidate.features, judged=candidate.judged)
 
     def weighed_by(self, evidence: Mapping[str, float]) -> Decision[Linear | Trees]:
@@ -246,7 +249,7 @@ class Reranker:
         described = candidates_batch(
             [read[0] for read in hypotheses], hits, frequency, glyphs, margins, cross=cross, most=2
         )
-        judged = margins or [None] * len(hits)
+        judged = [None] * len(hits) if margins is None else margins
         return [
             self.decide(tuple(read), found, pictured=told is not None)
             for read, found, told in zip(hypotheses, described, judged, strict=True)

@@ -34,10 +34,8 @@ _BACK, _ON = 3, 8
 _STEPS = {*range(-_BACK, 0), *range(1, _ON + 1)}
 _KEPT = 24
 """Places kept in mind from one caption to the next."""
-_APART = 1 << 40
-"""Between the numbers of two files' lines: more than any file has."""
 _LEAST = 1e-300
-"""Where a probability is no number any more; far beyond what `MOST` lets through."""
+"""Least probability whose logarithm is taken; far beyond what `MOST` lets through."""
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
@@ -256,13 +254,13 @@ class _Stage:
 
 def _stages(evidence: Evidence, sentences: int, model: StoryModel) -> list[_Stage]:
     """Go forward through the captions."""
-    files = {name: number for number, name in enumerate(sorted({name for found in evidence for name, _ in found}))}
+    zero = _zeros(evidence)
     chances = np.array([0.0, *(model.steps.get(step, 0.0) for step in range(-_BACK, _ON + 1)), 0.0])
     stages: list[_Stage] = []
     pointers, reached = np.zeros(0, np.int64), np.ones(1)
     for found in evidence:
         places = sorted(found)
-        numbers = np.array([files[name] * _APART + line for name, line in places], np.int64)
+        numbers = np.array([zero[name] + line for name, line in places], np.int64)
         kept = _likeliest(pointers, reached[1:])
         apart = numbers - (pointers - (_BACK + 1))[:, None]
         near = chances[np.minimum(np.maximum(apart, 0, out=apart), len(chances) - 1, out=apart)]
@@ -277,12 +275,28 @@ def _stages(evidence: Evidence, sentences: int, model: StoryModel) -> list[_Stag
     return stages
 
 
+def _zeros(evidence: Evidence) -> dict[str, int]:
+    """Return for each file the number of its line 0, such that places are numbered in order, from 0 on.
+
+    Between two files there is more than a step.
+    """
+    ends: dict[str, tuple[int, int]] = {}
+    for name, line in (place for found in evidence for place in found):
+        low, high = ends.get(name, (line, line))
+        ends[name] = min(low, line), max(high, line)
+    zero, start = {}, 0
+    for name, (low, high) in sorted(ends.items()):
+        zero[name] = start - low
+        start += high - low + _BACK + _ON + 1
+    return zero
+
+
 def _likeliest(pointers: Numbers, chances: Floats) -> Numbers:
     """Return the places to be kept in mind, each once, those of the greatest probability."""
     ranked = pointers[np.lexsort((pointers, -chances))]
     by_place = ranked.argsort(kind="stable")
     # The first of each place is its likeliest.
-    first = by_place[np.diff(ranked[by_place], prepend=-_APART) > 0]
+    first = by_place[np.diff(ranked[by_place], prepend=-1) > 0]
     first.sort()
     kept = ranked[first[:_KEPT]]
     kept.sort()
