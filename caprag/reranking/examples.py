@@ -11,8 +11,8 @@ import numpy as np
 from caprag.glyphs import GlyphTable
 from caprag.reranking.chooser import Chooser, Places
 from caprag.reranking.confusions import load_glyphs
-from caprag.reranking.features import Candidate, candidates_batch
-from caprag.reranking.reranker import Found, Reranker
+from caprag.reranking.features import Candidate
+from caprag.reranking.reranker import Found, Reranker, describe_found
 from caprag.reranking.story import Place
 from caprag.text import countable
 from caprag.types import Hypothesis
@@ -129,10 +129,7 @@ class Episode:
         """
         glyphs = glyphs or load_glyphs()
         readings = [one.hypotheses[0] for one in found]
-        described = candidates_batch(
-            readings, [one.hits for one in found], frequency, glyphs, [one.margins for one in found],
-            cross=[one.cross for one in found],
-        )  # fmt: skip
+        described = describe_found(found, frequency, glyphs)
         return cls(readings, truths, described, [one.places for one in found], sentences, known, group)
 
     def shuffled(self, seed: int) -> Episode:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from caprag.errors import ModelError
+from caprag.glyphs import GlyphTable
 from caprag.reranking.chooser import BLOCK, Chooser, Chosen, Places
 from caprag.reranking.confusions import load_glyphs
 from caprag.reranking.decision import Decision
@@ -72,6 +73,16 @@ class Found:
             None if told is None else [told[place] for place in left] for told in (self.margins, self.cross)
         )
         return Found(self.hypotheses, [self.hits[place] for place in left], self.places, margins, cross)
+
+
+def describe_found(
+    found: Sequence[Found], frequency: Callable[[str], int], glyphs: GlyphTable
+) -> list[list[Candidate]]:
+    """Describe the sentences that first readings may stand for; see `caprag.reranking.features.candidates_batch`."""
+    return candidates_batch(
+        [one.hypotheses[0] for one in found], [one.hits for one in found], frequency, glyphs,
+        [one.margins for one in found], cross=[one.cross for one in found],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +301,7 @@ class Reranker:
         glyphs, remaining = load_glyphs(self.uncounted), iter(found)
         while block := list(itertools.islice(remaining, BLOCK if self.order is not None else 1)):
             read = [_checked(one) for one in block]
-            described = candidates_batch(
-                [hypotheses[0] for hypotheses in read], [one.hits for one in block], frequency, glyphs,
-                [one.margins for one in block], cross=[one.cross for one in block],
-            )  # fmt: skip
-            yield from zip(read, described, [one.places for one in block], strict=True)
+            yield from zip(read, describe_found(block, frequency, glyphs), [one.places for one in block], strict=True)
 
     def decide_in_order(
         self, described: Iterable[tuple[tuple[Hypothesis, ...], Sequence[Candidate], Places]], sentences: int, *,
